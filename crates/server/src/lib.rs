@@ -1,1 +1,3 @@
-//! (being written)
+//! The server: where Captain's decisions meet effects.
+
+pub mod engine;

@@ -1,0 +1,1 @@
+//! Procfiles (being written).

@@ -1,0 +1,1 @@
+//! Docker Engine, and whatever speaks its API (being written).
