@@ -17,7 +17,7 @@ engine_uri() {
   if engine_has_tls "$1"; then printf 'https://%s:2376\n' "$(engine_address "$1")"; else printf 'tcp://%s:2375\n' "$(engine_address "$1")"; fi
 }
 
-engine_runs() { local pid; pid=$(engine_pid "$1") && [ -d "/proc/$pid" ] && grep -q dockerd "/proc/$pid/comm"; }
+engine_runs() { local pid; pid=$(engine_pid "$1") && grep -qs dockerd "/proc/$pid/cmdline"; } # a dead one not yet reaped has no command line
 engine_hangs() { [ "$(cut -d' ' -f3 "/proc/$(engine_pid "$1")/stat" 2>/dev/null)" = T ]; }
 engine_is_cut() { ip link show "$(engine_veth "$1")" 2>/dev/null | grep -q 'state DOWN'; }
 engine_answers() { curl -fsS -m "${2:-2}" --unix-socket "$DIR/$1/docker.sock" http://engine/_ping >/dev/null 2>&1; }
@@ -121,14 +121,16 @@ engine_start() { # NODE
 
 # Every process of an engine: what runs in its namespace, and its containers, which have namespaces of their own.
 engine_processes() { # NODE
-  ip netns pids "$(engine_netns "$1")" 2>/dev/null
-  grep -ls "/$CGROUP/$1/" /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3
+  {
+    ip netns pids "$(engine_netns "$1")"
+    grep -ls "/$CGROUP/$1/" /proc/[0-9]*/cgroup | cut -d/ -f3
+  } 2>/dev/null | sort -u
 }
 
 # Takes an engine away whatever state it is in, with all that it left on the machine.
 engine_destroy() { # NODE
   local pids tries=50 dir=$DIR/$1
-  while pids=$(engine_processes "$1" | sort -u) && [ -n "$pids" ]; do
+  while pids=$(engine_processes "$1"); [ -n "$pids" ]; do
     # shellcheck disable=SC2086
     kill -KILL $pids 2>/dev/null
     [ $((tries -= 1)) -gt 0 ] || die "$1: these processes do not die: $(echo $pids)"
