@@ -1,0 +1,139 @@
+//! A wire between Captain and an engine that can be counted, cut and made to lose answers.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+/// What the wire does to the answer of a request.
+#[derive(Debug, Clone)]
+struct Sabotage {
+    /// Bytes of the request line that it waits for, such as `POST ` and `/containers/create`.
+    method: String,
+    path: String,
+    /// How often it still strikes.
+    times: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sent: AtomicU64,
+    delay: Mutex<Duration>,
+    sabotage: Mutex<Option<Sabotage>>,
+}
+
+/// The wire; cut when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    state: Arc<State>,
+    accepting: AbortHandle,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Proxy {
+    /// Lays a wire to an engine.
+    pub async fn to(engine: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let accepting = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let state = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    if let Ok(far) = TcpStream::connect(engine).await {
+                        carry(near, far, &state).await;
+                    }
+                });
+            }
+        });
+        Self { address, state, accepting: accepting.abort_handle() }
+    }
+
+    /// Its near end, as a URI.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("tcp://{}", self.address)
+    }
+
+    /// Bytes that Captain has sent so far.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.state.sent.load(Ordering::Relaxed)
+    }
+
+    /// Delays everything that goes to the engine from now on.
+    pub fn delay(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// Delivers the next `times` requests with this method and this in their path, and cuts the wire when the answer comes.
+    pub fn lose_answers(&self, method: &str, path: &str, times: u32) {
+        *self.state.sabotage.lock().unwrap() =
+            Some(Sabotage { method: format!("{method} "), path: path.to_owned(), times });
+    }
+
+    /// How many answers are still to be lost.
+    #[must_use]
+    pub fn answers_to_lose(&self) -> u32 {
+        self.state.sabotage.lock().unwrap().as_ref().map_or(0, |sabotage| sabotage.times)
+    }
+}
+
+/// Carries both ways until one side ends, or until an answer is to be lost.
+async fn carry(near: TcpStream, far: TcpStream, state: &State) {
+    let (near_in, near_out) = near.into_split();
+    let (far_in, far_out) = far.into_split();
+    let doomed = AtomicU64::new(0);
+    tokio::select! {
+        () = upward(near_in, far_out, state, &doomed) => {}
+        () = downward(far_in, near_out, &doomed) => {}
+    }
+}
+
+async fn upward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: &State, doomed: &AtomicU64) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        state.sent.fetch_add(read as u64, Ordering::Relaxed);
+        let delay = *state.delay.lock().unwrap();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if strikes(state, &buffer[..read]) {
+            doomed.store(1, Ordering::Relaxed);
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A request's head comes in one piece, because clients write it in one.
+fn strikes(state: &State, bytes: &[u8]) -> bool {
+    let mut sabotage = state.sabotage.lock().unwrap();
+    let Some(plan) = sabotage.as_mut().filter(|plan| plan.times > 0) else { return false };
+    let text = String::from_utf8_lossy(bytes);
+    let line = text.lines().next().unwrap_or("");
+    let hit = line.starts_with(&plan.method) && line.contains(&plan.path);
+    plan.times -= u32::from(hit);
+    hit
+}
+
+async fn downward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, doomed: &AtomicU64) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if doomed.load(Ordering::Relaxed) == 1 || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
