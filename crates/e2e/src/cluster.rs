@@ -230,6 +230,11 @@ impl Node {
         self.fault("join");
     }
 
+    /// Lets it go on if it hangs; one that is dead stays so.
+    fn wake_if_alive(&self) {
+        let _ = Command::new(script_path()).args(["wake", &self.name]).env("CLUSTER", cluster().number.to_string()).output();
+    }
+
     fn fault(&self, command: &str) {
         script(cluster().number, &[command, &self.name]);
     }
@@ -237,9 +242,13 @@ impl Node {
     /// Mends what the test before broke, and takes away what it left.
     async fn make_ready(&self) {
         let engine = self.engine();
+        let answers = || async { matches!(tokio::time::timeout(Duration::from_secs(2), engine.answers()).await, Ok(true)) };
         self.join();
-        if !matches!(tokio::time::timeout(Duration::from_secs(2), engine.answers()).await, Ok(true)) {
-            self.restart();
+        if !answers().await {
+            self.wake_if_alive();
+            if !answers().await {
+                self.restart();
+            }
         }
         engine.clear().await;
         eventually("an empty node", Duration::from_secs(20), || async {
@@ -288,8 +297,12 @@ fn choose_number(root: &Path) -> (u8, Option<File>) {
     panic!("{} test processes run already on the clusters in {}", NUMBERS.count(), root.display());
 }
 
+fn script_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/cluster")
+}
+
 fn script(number: u8, arguments: &[&str]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/cluster");
+    let path = script_path();
     let output = Command::new(&path).args(arguments).env("CLUSTER", number.to_string()).output();
     let output = output.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(output.status.success(), "scripts/cluster {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -103,6 +103,18 @@ impl Streaming {
         String::from_utf8_lossy(&self.seen).into_owned()
     }
 
+    /// Reads this many bytes more and forgets all that was read.
+    pub async fn skip(&mut self, bytes: usize, bound: Duration) {
+        within("bytes of a stream", bound, async {
+            self.seen.clear();
+            while self.seen.len() < bytes {
+                assert!(self.more().await, "the stream ended");
+            }
+            self.seen.clear();
+        })
+        .await;
+    }
+
     async fn more(&mut self) -> bool {
         match self.body.frame().await {
             Some(Ok(frame)) => {
