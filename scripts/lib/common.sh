@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts: messages, and the one place that knows which Debian package brings which program.
 # Sourced, never run.
 
@@ -31,23 +32,27 @@ missing_packages() {
   done | sort -u
 }
 
-# Installs what is missing. A test run must not open ports on the machine it runs on, so the services that come with
-# the packages (Docker, the registry, sshd) are kept from starting: the cluster starts its own, in its own namespaces.
+# A test run must not open ports on the machine it runs on, so the services that come with the packages (Docker, the
+# registry, sshd) are kept from starting: the cluster starts its own, in its own namespaces. Run in a subshell.
+apt_install_without_services() { # PACKAGE…
+  local policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    # shellcheck disable=SC2064 # the path is meant now
+    trap "rm -f $policy" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
 install_missing() {
-  local packages policy=/usr/sbin/policy-rc.d
+  local packages
   packages=$(missing_packages | tr '\n' ' ')
   [ -n "$packages" ] || return 0
   [ "$(id -u)" = 0 ] || die "these Debian packages are missing: $packages. Install them, or run this as root and it will"
   command -v apt-get >/dev/null || die "these Debian packages are missing: $packages, and there is no apt-get here to install them with"
   say "installing: $packages"
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    # shellcheck disable=SC2064 # the path is meant now
-    trap "rm -f $policy" RETURN
-  fi
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >&2 \
-    || die "apt-get could not install: $packages"
+  (apt_install_without_services $packages) >&2 || die "apt-get could not install: $packages"
   packages=$(missing_packages | tr '\n' ' ')
   [ -z "$packages" ] || die "installed, and yet something is missing of: $packages (is /usr/sbin on the PATH?)"
 }

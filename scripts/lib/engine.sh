@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # One engine: a dockerd with a containerd, an address and a cgroup of its own, in a network namespace of its own.
 # Sourced by `cluster`, which sets DIR, K, SUBNET, BRIDGE, CGROUP.
 #
@@ -133,12 +134,13 @@ engine_destroy() { # NODE
   while pids=$(engine_processes "$1"); [ -n "$pids" ]; do
     # shellcheck disable=SC2086
     kill -KILL $pids 2>/dev/null
-    [ $((tries -= 1)) -gt 0 ] || die "$1: these processes do not die: $(echo $pids)"
+    [ $((tries -= 1)) -gt 0 ] || die "$1: these processes do not die:" $pids
     sleep 0.1
   done
   awk -v dir="$dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do umount -l "$mount" 2>/dev/null; done
-  if [ -e "/run/netns/$(engine_netns "$1")" ]; then ip netns delete "$(engine_netns "$1")"; fi
+  # The cable first: with its namespace it would go a little later, and stand in the way of a new one of that name.
   if ip link show "$(engine_veth "$1")" >/dev/null 2>&1; then ip link delete "$(engine_veth "$1")"; fi
+  if [ -e "/run/netns/$(engine_netns "$1")" ]; then ip netns delete "$(engine_netns "$1")"; fi
   find /sys/fs/cgroup -depth -type d -path "*/$CGROUP/$1*" -exec rmdir {} + 2>/dev/null
   rm -rf "$dir"
 }

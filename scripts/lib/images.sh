@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The runner images, built from what is on this machine: no registry is asked for anything. Sourced by `cluster`.
 #   slugrunner         busybox: a shell, tar, wget, httpd. A megabyte, for most tests
 #   slugrunner-python  the same and this machine's Python 3, for real third-party apps
@@ -17,7 +18,8 @@ rootfs_small() { # DIR
 
 # Copies Debian's Python, its standard library and every shared library these name, at the same paths.
 rootfs_python() { # DIR
-  local python=/usr/bin/python3 version file
+  local python=/usr/bin/python3 version file libraries
+  libraries=/lib/$(uname -m)-linux-gnu
   [ -x "$python" ] || die "Debian's python3 is missing: apt-get install python3"
   version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
   rootfs_small "$1"
@@ -32,9 +34,9 @@ rootfs_python() { # DIR
     mkdir -p "$1${file%/*}"
     cp -L "$file" "$1$file"
   done
-  # libgcc_s is loaded by name when a thread ends, libstdc++ by many wheels: ldd of Python shows neither.
-  for file in /lib/x86_64-linux-gnu/libgcc_s.so.1 /usr/lib/x86_64-linux-gnu/libstdc++.so.6; do
-    [ ! -e "$file" ] || { mkdir -p "$1${file%/*}"; cp -L "$file" "$1$file"; }
+  # Wheels name these, though neither Python nor its library does: the C++ library, and parts of glibc that once stood alone.
+  for file in libgcc_s.so.1 libstdc++.so.6 libpthread.so.0 libdl.so.2 librt.so.1 libutil.so.1 libm.so.6 libresolv.so.2; do
+    [ ! -e "$libraries/$file" ] || cp -L "$libraries/$file" "$1$libraries/$file"
   done
 }
 
