@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Variables of an instance, by name. `Debug` shows names only.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Environment(BTreeMap<Box<str>, Box<str>>);
 
 /// Variables that Captain or the engine sets. They are never taken from the caller's environment and never shown as part of it.

@@ -77,6 +77,37 @@ impl Exit {
             _ => None,
         }
     }
+
+    /// How it ended, in a sentence.
+    pub fn reason(&self) -> String {
+        match (self.out_of_memory, self.signal()) {
+            (true, _) => "killed by the kernel: it used more memory than its slots have".to_owned(),
+            (false, Some(signal)) => match signal_name(signal) {
+                Some(name) => format!("killed by signal {signal} ({name})"),
+                None => format!("killed by signal {signal}"),
+            },
+            (false, None) if self.code == 0 => "ended by itself, without an error".to_owned(),
+            (false, None) => format!("ended by itself with exit code {}", self.code),
+        }
+    }
+}
+
+const fn signal_name(signal: i64) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        _ => return None,
+    })
 }
 
 /// One instance, as it was last seen on its engine.
@@ -127,6 +158,16 @@ mod tests {
         for state in State::ALL {
             assert!(state.holds_slots() || !state.is_running(), "{state:?}");
         }
+    }
+
+    #[test]
+    fn an_end_has_its_reason() {
+        let reason = |code, out_of_memory| Exit { code, out_of_memory, at: None }.reason();
+        assert_eq!(reason(137, true), "killed by the kernel: it used more memory than its slots have");
+        assert_eq!(reason(143, false), "killed by signal 15 (SIGTERM)");
+        assert_eq!(reason(164, false), "killed by signal 36");
+        assert_eq!(reason(0, false), "ended by itself, without an error");
+        assert_eq!(reason(3, false), "ended by itself with exit code 3");
     }
 
     #[test]

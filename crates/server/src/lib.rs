@@ -1,3 +1,116 @@
 //! The server: where Captain's decisions meet effects.
+//!
+//! `http → actions → {fleet, engine} → domain`; `watch` keeps the fleet true, `gc` collects, `discovery` finds nodes. [`serve`] is the
+//! one place that wires them.
 
+pub mod actions;
+pub mod captain;
+pub mod config;
+pub mod discovery;
 pub mod engine;
+pub mod fleet;
+pub mod gc;
+pub mod http;
+pub mod telemetry;
+pub mod watch;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use captain_domain::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use captain::{Captain, Chance, Clock};
+use config::{CLOSING_PATIENCE, Config, Listen, ServeArgs};
+use discovery::Discovery;
+
+/// Exit code for a setting that cannot be.
+const USAGE: u8 = 2;
+
+/// `captain serve`: until SIGTERM or SIGINT.
+pub fn serve(args: ServeArgs) -> ExitCode {
+    let config = match Config::parse(args) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error, USAGE),
+    };
+    if let Err(error) = telemetry::init(config.log.clone(), config.log_format) {
+        return refuse(&error, 1);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&error, 1),
+    };
+    let code = runtime.block_on(run(config));
+    // What still runs has had its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("captain: {error}");
+    ExitCode::from(code)
+}
+
+async fn run(config: Config) -> ExitCode {
+    let listener = match bind(config.listen).await {
+        Ok(listener) => listener,
+        Err((address, error)) => {
+            error!(%address, %error, "cannot listen");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        error!("signals cannot be waited for");
+        return ExitCode::FAILURE;
+    };
+    let captain = Captain::new(config.policy, system_clock(), Chance::new(SmallRng::from_os_rng()));
+    let discovery =
+        Discovery { captain: captain.clone(), docker: config.docker, slots_per_node: config.slots_per_node };
+    discovery.begin(config.nodes);
+    captain.spawn(gc::collect(captain.clone()));
+    if let Ok(address) = listener.local_addr() {
+        info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    }
+    let router = http::router(captain.clone(), config.hostname);
+    let serving = tokio::spawn(http::serve::serve(listener, router, captain.closing().clone(), CLOSING_PATIENCE));
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: finishing what is under way"),
+        _ = interrupt.recv() => info!("SIGINT: finishing what is under way"),
+    }
+    captain.closing().cancel();
+    let answered = serving.await.unwrap_or(false);
+    let finished = captain.close(CLOSING_PATIENCE).await;
+    if !(answered && finished) {
+        warn!("closed with something still under way: other captains and the next start see what came of it");
+    }
+    info!("closed");
+    ExitCode::SUCCESS
+}
+
+fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    })
+}
+
+async fn bind(listen: Listen) -> Result<TcpListener, (SocketAddr, std::io::Error)> {
+    let at = async |address| TcpListener::bind(address).await.map_err(|error| (address, error));
+    match listen {
+        Listen::At(address) => at(address).await,
+        // The IPv6 wildcard takes IPv4 as well, where the machine has IPv6 at all.
+        Listen::Everywhere(port) => match at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+            Err((_, error)) if error.kind() != std::io::ErrorKind::AddrInUse => {
+                at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
+            }
+            outcome => outcome,
+        },
+    }
+}

@@ -147,6 +147,11 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Asks the engine who it is.
     async fn facts(&self) -> Result<Facts>;
 
+    /// Whether the engine answers. Short: its deadline is at most five seconds.
+    async fn ping(&self) -> Result<()> {
+        self.facts().await.map(drop)
+    }
+
     /// Every container that is, running or not.
     async fn list(&self) -> Result<Vec<Sighting>>;
 

@@ -1,0 +1,403 @@
+//! Start: reserve in the view, create (this is the claim that other captains see), list and judge, start, inspect, answer.
+//!
+//! Nothing is started before a listing made after its creation shows that everything visible on the node fits
+//! (`captain_domain::claim`). A start that fails at any step leaves no container and no slots taken ([`super::withdraw`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use captain_domain::claim::{self, Taken, Verdict};
+use captain_domain::label::Labels;
+use captain_domain::{AppName, Environment, Hostname, Instance, InstanceId, NodeId, OperationId, Slots, SlugUri};
+use thiserror::Error;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::withdraw::withdraw;
+use crate::captain::{Captain, NodeHandle, Preparing};
+use crate::engine::{CreateSpec, EngineError, ErrorKind, Inspected, Owner, Preparation};
+use crate::fleet::{Phase, Refusal, Reservation};
+
+/// How long a start waits for its turn on a node: about as long as a client of the original would have.
+const TURN: Duration = Duration::from_secs(120);
+
+/// Creations tried: the image may go between its preparation and the creation, once.
+const CREATIONS: u32 = 2;
+
+/// A start, with everything decided but whether it fits.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The operation: given by the client, or drawn.
+    pub operation: OperationId,
+    /// The app.
+    pub app: AppName,
+    /// The node.
+    pub node: NodeId,
+    /// The slug.
+    pub slug_uri: SlugUri,
+    /// The caller's environment.
+    pub environment: Environment,
+    /// The slots to take.
+    pub slots: Slots,
+    /// The host name asked for.
+    pub hostname: Option<Hostname>,
+    /// The tag of the runner image asked for.
+    pub runner_version: Option<String>,
+}
+
+/// Why a start did not happen. Nothing of it is left, or is being removed.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// There is no such node.
+    #[error("there is no node {0}")]
+    NoSuchNode(NodeId),
+    /// The node is known not to answer.
+    #[error("node {node} cannot be reached now ({state})")]
+    NodeUnavailable {
+        /// The node.
+        node: NodeId,
+        /// Its state.
+        state: String,
+    },
+    /// Not enough free slots. The sentence is the original's.
+    #[error("There aren't enough free slots on {node} to service your request")]
+    OverCapacity {
+        /// The node.
+        node: NodeId,
+        /// The slots asked for.
+        asked: Slots,
+        /// The slots that were free.
+        free: Slots,
+    },
+    /// The operation is being carried out already.
+    #[error("operation {0} is being carried out already")]
+    InProgress(OperationId),
+    /// Too many changes wait for the node.
+    #[error("too many changes are waiting for node {0}")]
+    Busy(NodeId),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(Arc<EngineError>),
+    /// The instance was gone before it could be looked at: somebody removed it.
+    #[error("the instance was removed by somebody else while it was being started")]
+    Vanished,
+    /// A defect: the task ended without an answer.
+    #[error("the start ended without an answer")]
+    Lost,
+}
+
+impl From<EngineError> for StartError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Arc::new(error))
+    }
+}
+
+/// Starts an instance and answers when its container runs. Runs to its end although the caller goes away.
+pub async fn start(captain: &Captain, order: Order) -> Result<Instance, StartError> {
+    let acting = captain.clone();
+    captain.spawn(async move { carry_out(&acting, order).await }).await.unwrap_or(Err(StartError::Lost))
+}
+
+async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartError> {
+    let reservation = captain
+        .fleet()
+        .reserve(&order.node, &order.app, order.slots, order.operation, captain.now())
+        .map_err(|refusal| refused(refusal, &order))?;
+    let handle = captain.node(&order.node).ok_or_else(|| StartError::NoSuchNode(order.node.clone()))?;
+    let turn = turn(&handle, &order).await?;
+    let starting = Starting { captain, handle: &handle, order: &order, reservation: &reservation };
+    let outcome = starting.run().await;
+    drop(turn);
+    match outcome {
+        Ok(instance) => {
+            // The instance is in the view before the reservation goes: its slots are never counted as free in between.
+            drop(reservation);
+            info!(node = %order.node, app = %order.app, instance = instance.id.short(), slug = order.slug_uri.redacted(), "started");
+            Ok(instance)
+        }
+        Err(failure) => {
+            if let Some(trace) = failure.trace {
+                withdraw(captain, handle, reservation, trace.container, trace.why).await;
+            }
+            if let StartError::Engine(error) = &failure.error {
+                warn!(node = %order.node, app = %order.app, operation = %order.operation, %error, "start failed");
+            }
+            Err(failure.error)
+        }
+    }
+}
+
+fn refused(refusal: Refusal, order: &Order) -> StartError {
+    let node = order.node.clone();
+    match refusal {
+        Refusal::NoSuchNode => StartError::NoSuchNode(node),
+        Refusal::Unavailable(state) => StartError::NodeUnavailable { node, state },
+        Refusal::OverCapacity { free, .. } => StartError::OverCapacity { node, asked: order.slots, free },
+        Refusal::InProgress => StartError::InProgress(order.operation),
+    }
+}
+
+async fn turn<'a>(handle: &'a NodeHandle, order: &Order) -> Result<SemaphorePermit<'a>, StartError> {
+    match timeout(TURN, handle.changes.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => Err(StartError::Busy(order.node.clone())),
+    }
+}
+
+/// A start that failed, and what may be left of it.
+struct Failure {
+    error: StartError,
+    trace: Option<Trace>,
+}
+
+/// A container that may be there.
+struct Trace {
+    /// Its id, where it is known.
+    container: Option<InstanceId>,
+    why: &'static str,
+}
+
+impl Failure {
+    /// Nothing was created.
+    fn clean(error: impl Into<StartError>) -> Self {
+        Self { error: error.into(), trace: None }
+    }
+
+    fn leaving(container: Option<InstanceId>, why: &'static str, error: impl Into<StartError>) -> Self {
+        Self { error: error.into(), trace: Some(Trace { container, why }) }
+    }
+}
+
+struct Starting<'a> {
+    captain: &'a Captain,
+    handle: &'a Arc<NodeHandle>,
+    order: &'a Order,
+    reservation: &'a Reservation,
+}
+
+impl Starting<'_> {
+    async fn run(&self) -> Result<Instance, Failure> {
+        let id = self.create().await?;
+        self.claim(id).await?;
+        self.reservation.phase(Phase::Starting, None);
+        self.set_going(id).await?;
+        self.look_at(id).await
+    }
+
+    /// Creates the container, and prepares the node first if it turns out to lack something. That order costs a prepared node no
+    /// call: the creation itself tells.
+    async fn create(&self) -> Result<InstanceId, Failure> {
+        let spec = self.spec();
+        for _ in 0..CREATIONS {
+            self.reservation.phase(Phase::Creating, None);
+            match self.handle.engine.create(&spec).await {
+                Ok(id) => return Ok(id),
+                Err(error) if error.kind == ErrorKind::ImageMissing => {
+                    self.prepare(&spec.preparation).await.map_err(|error| Failure::clean(StartError::Engine(error)))?;
+                }
+                Err(error) if error.is_unknown() => return self.look_for_created(error).await,
+                Err(error) => return Err(Failure::clean(error)),
+            }
+        }
+        Err(Failure::clean(EngineError {
+            node: self.order.node.clone(),
+            attempted: "create a container",
+            kind: ErrorKind::ImageUnavailable,
+            message: "the image was removed from the node again and again while it was being used".to_owned(),
+        }))
+    }
+
+    /// The outcome of the creation is unknown. If the engine answers now and has the container, the start goes on with it.
+    async fn look_for_created(&self, error: EngineError) -> Result<InstanceId, Failure> {
+        match self.handle.engine.find(self.order.operation).await {
+            Ok(found) if found.len() == 1 => Ok(found[0].id),
+            _ => {
+                self.handle.poke.notify_one();
+                Err(Failure::leaving(None, "what came of the creation is unknown", error))
+            }
+        }
+    }
+
+    /// Waits until everything on the node fits, this claim included, or gives way.
+    async fn claim(&self, id: InstanceId) -> Result<(), Failure> {
+        self.reservation.phase(Phase::Claiming, None);
+        let until = Instant::now() + self.captain.policy().claim_patience;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let (verdict, free) = self.judge().await.map_err(|error| {
+                self.handle.poke.notify_one();
+                Failure::leaving(Some(id), "the node could not be listed", error)
+            })?;
+            match verdict {
+                Verdict::Start => return Ok(()),
+                Verdict::Wait if Instant::now() < until => {
+                    // Others are giving way. Jitter keeps several that wait from listing in step.
+                    sleep(self.captain.chance().between(pause / 2, pause)).await;
+                    pause = (pause * 2).min(Duration::from_millis(250));
+                }
+                Verdict::Wait | Verdict::Outbid | Verdict::Full => {
+                    let error =
+                        StartError::OverCapacity { node: self.order.node.clone(), asked: self.order.slots, free };
+                    return Err(Failure::leaving(Some(id), "the node is full", error));
+                }
+            }
+        }
+    }
+
+    /// Lists the node and judges this claim. Answers also how many slots the others leave free.
+    async fn judge(&self) -> Result<(Verdict, Slots), EngineError> {
+        let (fleet, engine) = (self.captain.fleet(), &self.handle.engine);
+        let sightings = engine.list().await?;
+        let mut taken = Vec::new();
+        for sighting in sightings.iter().filter(|sighting| sighting.state.holds_slots()) {
+            let claim = sighting.state == captain_domain::State::Created;
+            match &sighting.owner {
+                Owner::Captain(labels) => {
+                    taken.push(Taken { operation: Some(labels.operation), slots: labels.slots, claim });
+                }
+                Owner::Perhaps => {
+                    let known = fleet.read(|view| view.instance(sighting.id).map(|instance| instance.slots()));
+                    let slots = match known {
+                        Some(slots) => slots,
+                        None => self.slots_of_unknown(sighting.id).await?,
+                    };
+                    taken.push(Taken { operation: None, slots, claim: false });
+                }
+                Owner::Foreign | Owner::Unreadable(_) => {}
+            }
+        }
+        let total = fleet.read(|view| view.node(self.order.node.as_str()).map(|node| node.total()));
+        let total = total.unwrap_or(Slots::ZERO);
+        let others = taken.iter().filter(|taken| taken.operation != Some(self.order.operation));
+        let free = others.fold(total, |free, taken| free.minus(taken.slots));
+        Ok((claim::judge(self.order.operation, self.order.slots, total, taken), free))
+    }
+
+    /// A container in the shape of the original's that the watcher has not looked at: it counts if it is one.
+    async fn slots_of_unknown(&self, id: InstanceId) -> Result<Slots, EngineError> {
+        let known_foreign = self
+            .captain
+            .fleet()
+            .read(|view| view.node(self.order.node.as_str()).is_some_and(|node| node.is_foreign(id)));
+        if known_foreign {
+            return Ok(Slots::ZERO);
+        }
+        match self.handle.engine.inspect(id).await {
+            Ok(Inspected::Instance(instance)) => Ok(instance.slots),
+            Ok(Inspected::Foreign | Inspected::Unreadable(_)) => Ok(Slots::ZERO),
+            Err(error) if error.is_not_found() => Ok(Slots::ZERO),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_going(&self, id: InstanceId) -> Result<(), Failure> {
+        match self.handle.engine.start(id).await {
+            Ok(()) => Ok(()),
+            // It may run all the same: the look that follows tells.
+            Err(error) if error.is_unknown() => match self.handle.engine.inspect(id).await {
+                Ok(Inspected::Instance(instance)) if instance.started.is_some() => Ok(()),
+                _ => {
+                    self.handle.poke.notify_one();
+                    Err(Failure::leaving(Some(id), "what came of the start is unknown", error))
+                }
+            },
+            // Swept by another captain that took this one for dead: it must not be started, and is not.
+            Err(error) if error.is_not_found() => Err(Failure::clean(StartError::Vanished)),
+            Err(error) => Err(Failure::leaving(Some(id), "it could not be started", error)),
+        }
+    }
+
+    async fn look_at(&self, id: InstanceId) -> Result<Instance, Failure> {
+        let fleet = self.captain.fleet();
+        let stamp = fleet.stamp();
+        match self.handle.engine.inspect(id).await {
+            Ok(Inspected::Instance(instance)) => {
+                fleet.write(|view| view.observe(stamp, &instance));
+                Ok(*instance)
+            }
+            Ok(Inspected::Foreign | Inspected::Unreadable(_)) => {
+                let error = EngineError {
+                    node: self.order.node.clone(),
+                    attempted: "inspect the started container",
+                    kind: ErrorKind::Garbled,
+                    message: "the engine does not give back the labels that it was given".to_owned(),
+                };
+                Err(Failure::leaving(Some(id), "it cannot be recognised", error))
+            }
+            Err(error) if error.is_not_found() => Err(Failure::clean(StartError::Vanished)),
+            Err(error) => {
+                self.handle.poke.notify_one();
+                Err(Failure::leaving(Some(id), "it runs, but nothing can be said of it", error))
+            }
+        }
+    }
+
+    /// Brings to the node what is needed, once for all starts that wait for it.
+    async fn prepare(&self, preparation: &Preparation) -> Result<(), Arc<EngineError>> {
+        let mut state = join_preparation(self.captain, self.handle, preparation);
+        loop {
+            let Preparing { detail, outcome } = state.borrow_and_update().clone();
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+            self.reservation.phase(Phase::Preparing, (!detail.is_empty()).then_some(detail));
+            if state.changed().await.is_err() {
+                return Err(Arc::new(EngineError {
+                    node: self.order.node.clone(),
+                    attempted: "prepare the node",
+                    kind: ErrorKind::Failed,
+                    message: "the preparation ended without an answer".to_owned(),
+                }));
+            }
+        }
+    }
+
+    fn spec(&self) -> CreateSpec {
+        let Self { captain, order, .. } = self;
+        let policy = captain.policy();
+        let version = order.runner_version.as_deref().unwrap_or(&policy.runner_version);
+        let mut environment = order.environment.clone();
+        environment.set("PORT", "8080");
+        environment.set("SLUG_URL", order.slug_uri.as_str());
+        CreateSpec {
+            name: format!("{}_{}", order.app, order.operation),
+            preparation: Preparation::RunnerImage { image: format!("{}:{version}", policy.runner_image) },
+            command: policy.runner_command.clone(),
+            labels: Labels {
+                app: order.app.clone(),
+                slots: order.slots,
+                slug_uri: order.slug_uri.clone(),
+                operation: order.operation,
+            },
+            environment,
+            hostname: order.hostname.clone(),
+            memory_bytes: policy.slot_size.memory_bytes(order.slots),
+            cpu_shares: policy.slot_size.cpu_shares(order.slots),
+        }
+    }
+}
+
+/// The preparation of this thing on this node: the one under way, or a new one in a task of its own.
+fn join_preparation(
+    captain: &Captain,
+    handle: &Arc<NodeHandle>,
+    preparation: &Preparation,
+) -> tokio::sync::watch::Receiver<Preparing> {
+    let lock = || handle.preparing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut under_way = lock();
+    if let Some(state) = under_way.get(preparation) {
+        return state.clone();
+    }
+    let (say, state) = tokio::sync::watch::channel(Preparing::default());
+    under_way.insert(preparation.clone(), state.clone());
+    drop(under_way);
+    let (handle, preparation) = (Arc::clone(handle), preparation.clone());
+    captain.spawn(async move {
+        let progress = |detail: String| say.send_modify(|state| state.detail = detail);
+        let outcome = handle.engine.prepare(&preparation, &progress).await.map_err(Arc::new);
+        handle.preparing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&preparation);
+        say.send_modify(|state| state.outcome = Some(outcome));
+    });
+    state
+}

@@ -1,0 +1,120 @@
+//! Undoing a start: whatever container the operation made is removed, and its slots stay taken until it is known to be gone.
+
+use std::time::Duration;
+
+use captain_domain::backoff::Backoff;
+use captain_domain::{InstanceId, OperationId};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::captain::{Captain, NodeHandle};
+use crate::engine::{Engine, EngineError, ErrorKind, Inspected, Result};
+use crate::fleet::{Phase, Reservation};
+
+/// How long the answer to the client may be held back for the removal. What takes longer goes on behind it.
+const BEFORE_ANSWER: Duration = Duration::from_secs(10);
+
+/// Looks for a container of unknown existence, and the time between two of them.
+const LOOKS: u32 = 4;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// Between two looks at a removal that is under way.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Removes what the operation made, in the background if it takes long, and gives its slots back after that. The reservation is
+/// kept for as long as the engine does not say that nothing is left: a node that hangs keeps the slots of what may run on it.
+pub(super) async fn withdraw(
+    captain: &Captain,
+    handle: std::sync::Arc<NodeHandle>,
+    reservation: Reservation,
+    known: Option<InstanceId>,
+    why: &'static str,
+) {
+    reservation.phase(Phase::Withdrawing, Some(why.to_owned()));
+    let operation = reservation.operation();
+    let node = handle.engine.node().clone();
+    let (undoing, fleet) = (captain.clone(), captain.fleet().clone());
+    let undone = captain.spawn(async move {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        loop {
+            match remove_all(handle.engine.as_ref(), operation, known).await {
+                Ok(gone) => {
+                    let stamp = fleet.stamp();
+                    fleet.write(|view| gone.into_iter().for_each(|id| view.gone(stamp, handle.engine.node(), id)));
+                    drop(reservation);
+                    return;
+                }
+                Err(error) => {
+                    warn!(node = %handle.engine.node(), %operation, %error, "a failed start cannot be undone yet");
+                }
+            }
+            let pause = backoff.next(undoing.chance().number());
+            tokio::select! {
+                biased;
+                // What is left behind is a claim that no captain holds, or an instance that any captain sees.
+                () = undoing.closing().cancelled() => return,
+                () = handle.leaves.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    });
+    if timeout(BEFORE_ANSWER, undone).await.is_err() {
+        info!(%node, %operation, "a failed start is being undone in the background");
+    }
+}
+
+/// Removes every container of the operation; answers which are gone.
+async fn remove_all(engine: &dyn Engine, operation: OperationId, known: Option<InstanceId>) -> Result<Vec<InstanceId>> {
+    let ids = match known {
+        Some(id) => vec![id],
+        None => look_for(engine, operation).await?,
+    };
+    for id in &ids {
+        remove(engine, *id, true, Instant::now() + BEFORE_ANSWER).await?;
+    }
+    Ok(ids)
+}
+
+/// Looks for what a creation of unknown outcome left. An engine that wakes from a hang may carry the creation out a moment after
+/// it has answered the first listing: nothing is believed to be there only after several looks.
+async fn look_for(engine: &dyn Engine, operation: OperationId) -> Result<Vec<InstanceId>> {
+    for look in 0..LOOKS {
+        if look > 0 {
+            sleep(BETWEEN_LOOKS).await;
+        }
+        let found = engine.find(operation).await?;
+        if !found.is_empty() {
+            return Ok(found.into_iter().map(|sighting| sighting.id).collect());
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Removes a container and waits until the engine answers that there is none. `TimedOut` where it is accepted and not done in time.
+pub(super) async fn remove(engine: &dyn Engine, id: InstanceId, force: bool, until: Instant) -> Result<()> {
+    loop {
+        match engine.remove(id, force).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => return Ok(()),
+            // Somebody's removal is under way: what it comes to is seen below.
+            Err(error) if error.kind == ErrorKind::Conflict => {}
+            // It may have been done all the same. Only looking tells.
+            Err(error) if error.is_unknown() => {}
+            Err(error) => return Err(error),
+        }
+        match engine.inspect(id).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(Inspected::Instance(_) | Inspected::Foreign | Inspected::Unreadable(_)) => {}
+        }
+        if Instant::now() >= until {
+            return Err(EngineError {
+                node: engine.node().clone(),
+                attempted: "remove a container",
+                kind: ErrorKind::TimedOut,
+                message: format!("the engine has accepted the removal of {} and not finished it", id.short()),
+            });
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}

@@ -1,0 +1,230 @@
+//! What everything else works on: the fleet, the engines, and the few things that come from outside (clock, chance).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use captain_domain::{NodeId, OperationId, SlotSize, Slots, Timestamp};
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{Engine, EngineError, Preparation};
+use crate::fleet::Fleet;
+
+/// What decides how instances are made.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// What a slot is worth.
+    pub slot_size: SlotSize,
+    /// Slots of an instance that asks for none.
+    pub default_slots: Slots,
+    /// The runner image without its tag.
+    pub runner_image: String,
+    /// The tag of the runner image where the start names none.
+    pub runner_version: String,
+    /// The command given to the runner image.
+    pub runner_command: Vec<String>,
+    /// Makes a slug's URI of an app and a version: `{app_name}`, `{app_version}`.
+    pub slug_path: Option<String>,
+    /// Between SIGTERM and SIGKILL.
+    pub stop_grace: Duration,
+    /// How long an exited instance stays readable.
+    pub exited_kept: Duration,
+    /// How long a claim may wait for claims of other captains to go.
+    pub claim_patience: Duration,
+    /// How long somebody's claim may stay unstarted before it counts as left behind by a captain that died.
+    pub claim_grace: Duration,
+    /// How often a node is listed even though no event came.
+    pub relist_every: Duration,
+    /// How often a node is asked whether it is there, between listings.
+    pub ping_every: Duration,
+}
+
+/// A clock for moments that people see. Deadlines use tokio's.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Random numbers, from a seed where a run must be repeatable.
+pub struct Chance(Mutex<SmallRng>);
+
+impl Chance {
+    /// Random numbers drawn from this source.
+    pub const fn new(source: SmallRng) -> Self {
+        Self(Mutex::new(source))
+    }
+
+    fn with<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
+        draw(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A new operation id: a version 4 UUID.
+    pub fn operation(&self) -> OperationId {
+        let mut bytes = [0; 16];
+        self.with(|source| source.fill_bytes(&mut bytes));
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        OperationId::from_bytes(bytes)
+    }
+
+    /// Any number.
+    pub fn number(&self) -> u32 {
+        self.with(|source| source.next_u32())
+    }
+
+    /// A duration from `low` up to `high`.
+    pub fn between(&self, low: Duration, high: Duration) -> Duration {
+        self.with(|source| source.random_range(low..=high))
+    }
+}
+
+impl fmt::Debug for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chance")
+    }
+}
+
+/// How a preparation stands: what it does, and how it ended.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Preparing {
+    pub(crate) detail: String,
+    pub(crate) outcome: Option<Result<(), Arc<EngineError>>>,
+}
+
+/// A node's engine, with what this captain keeps for it.
+#[derive(Debug)]
+pub struct NodeHandle {
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+    /// Changes under way on the node at once. An engine does its starts one after another where it matters (networking), and
+    /// slows down for everybody when hundreds wait inside it: they wait here, with a deadline, instead.
+    pub changes: Semaphore,
+    /// Wakes the node's watcher: list again now.
+    pub poke: Notify,
+    /// Preparations under way: one per node and thing at a time, however many starts wait for it.
+    pub(crate) preparing: Mutex<BTreeMap<Preparation, watch::Receiver<Preparing>>>,
+    /// Ends the node's watcher.
+    pub leaves: CancellationToken,
+}
+
+/// Changes under way on one node at once.
+pub const CHANGES_PER_NODE: usize = 32;
+
+impl NodeHandle {
+    /// A node with this engine.
+    pub fn new(engine: Arc<dyn Engine>, leaves: CancellationToken) -> Self {
+        Self {
+            engine,
+            changes: Semaphore::new(CHANGES_PER_NODE),
+            poke: Notify::new(),
+            preparing: Mutex::default(),
+            leaves,
+        }
+    }
+}
+
+/// The captain: one per process. A cheap clone.
+#[derive(Clone)]
+pub struct Captain(Arc<Inner>);
+
+struct Inner {
+    fleet: Fleet,
+    nodes: RwLock<HashMap<NodeId, Arc<NodeHandle>>>,
+    policy: Policy,
+    clock: Clock,
+    chance: Chance,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl fmt::Debug for Captain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Captain").finish_non_exhaustive()
+    }
+}
+
+impl Captain {
+    /// A captain of no nodes yet.
+    pub fn new(policy: Policy, clock: Clock, chance: Chance) -> Self {
+        Self(Arc::new(Inner {
+            fleet: Fleet::default(),
+            nodes: RwLock::default(),
+            policy,
+            clock,
+            chance,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }))
+    }
+
+    /// The view.
+    pub fn fleet(&self) -> &Fleet {
+        &self.0.fleet
+    }
+
+    /// How instances are made.
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// What time it is, for people.
+    pub fn now(&self) -> Timestamp {
+        (self.0.clock)()
+    }
+
+    /// Chance.
+    pub fn chance(&self) -> &Chance {
+        &self.0.chance
+    }
+
+    /// Cancelled when the captain closes: streams end, watchers end, actions finish.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+
+    /// A node's handle.
+    pub fn node(&self, id: &NodeId) -> Option<Arc<NodeHandle>> {
+        self.0.nodes.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// All handles.
+    pub fn nodes(&self) -> Vec<Arc<NodeHandle>> {
+        self.0.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Takes a node in and begins to watch it.
+    pub fn add_node(&self, engine: Arc<dyn Engine>, total: Slots) {
+        let id = engine.node().clone();
+        let handle = Arc::new(NodeHandle::new(engine, self.0.closing.child_token()));
+        self.0.fleet.write(|view| view.add_node(id.clone(), total, self.now()));
+        self.0.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&handle));
+        self.spawn(crate::watch::watch(self.clone(), handle));
+    }
+
+    /// Forgets a node. What runs on it is not touched.
+    pub fn remove_node(&self, id: &NodeId) {
+        let handle = self.0.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(handle) = handle {
+            handle.leaves.cancel();
+        }
+        self.0.fleet.write(|view| view.remove_node(id));
+    }
+
+    /// Runs a task that [`Captain::close`] waits for.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.0.tasks.spawn(task)
+    }
+
+    /// Tells everything to finish, and waits for it, at most for `patience`. Answers whether everything did.
+    pub async fn close(&self, patience: Duration) -> bool {
+        self.0.closing.cancel();
+        self.0.tasks.close();
+        tokio::time::timeout(patience, self.0.tasks.wait()).await.is_ok()
+    }
+}

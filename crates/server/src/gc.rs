@@ -1,0 +1,122 @@
+//! Collects what has had its time: exited instances, and claims left behind by captains that died.
+//!
+//! A reconciler: it takes no input, walks the same path each time, and only ever removes what Captain made. Any number of
+//! captains may do it at once: a removal that another one made first is a 404.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use captain_domain::{InstanceId, NodeId, State};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::captain::Captain;
+use crate::engine::ErrorKind;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Removals at once in one pass over one node: the rest has time until the next.
+const PER_PASS: usize = 64;
+
+/// Collects until the captain closes.
+pub async fn collect(captain: Captain) {
+    let mut collector = Collector { captain: captain.clone(), unstarted: HashMap::new() };
+    let every = EVERY.min(captain.policy().exited_kept.max(Duration::from_secs(1)));
+    loop {
+        let pause = captain.chance().between(every.mul_f64(0.8), every);
+        tokio::select! {
+            biased;
+            () = captain.closing().cancelled() => return,
+            () = sleep(pause) => {}
+        }
+        collector.pass().await;
+    }
+}
+
+struct Collector {
+    captain: Captain,
+    /// Since when this captain has seen each container created and not started. Its own clock, since those of engines differ.
+    unstarted: HashMap<InstanceId, Instant>,
+}
+
+/// A container to be removed.
+struct Due {
+    id: InstanceId,
+    why: &'static str,
+    /// Only what must not run may be removed by force. A claim is not among them: its captain may be starting it just now, and
+    /// an unforced removal of what runs is refused by the engine.
+    force: bool,
+}
+
+impl Collector {
+    async fn pass(&mut self) {
+        let mut passes = Vec::new();
+        let mut still_unstarted = HashMap::new();
+        for handle in self.captain.nodes() {
+            let due = self.due(handle.engine.node(), &mut still_unstarted);
+            if !due.is_empty() {
+                let captain = self.captain.clone();
+                // Each node in a task of its own: one that hangs keeps no other waiting.
+                passes.push(self.captain.spawn(async move {
+                    for due in due {
+                        remove(&captain, &handle, due).await;
+                    }
+                }));
+            }
+        }
+        self.unstarted = still_unstarted;
+        for pass in passes {
+            if pass.await.is_err() {
+                warn!("a collection ended early");
+            }
+        }
+    }
+
+    fn due(&self, node: &NodeId, unstarted: &mut HashMap<InstanceId, Instant>) -> Vec<Due> {
+        let policy = self.captain.policy();
+        let (now, wall) = (Instant::now(), self.captain.now());
+        self.captain.fleet().read(|view| {
+            let own = |operation| view.claim(operation).is_some();
+            let mut due = Vec::new();
+            for instance in view.instances_of(node).filter(|instance| instance.is_certain()) {
+                let id = instance.id();
+                match instance.state() {
+                    State::Exited => {
+                        let ended = instance.exit().and_then(|exit| exit.at).unwrap_or(instance.created());
+                        if u128::from(wall.millis_since(ended)) >= policy.exited_kept.as_millis() {
+                            due.push(Due { id, why: "it has ended, and was kept long enough", force: false });
+                        }
+                    }
+                    State::Created if !instance.operation().is_some_and(own) => {
+                        let since = *self.unstarted.get(&id).unwrap_or(&now);
+                        unstarted.insert(id, since);
+                        if now - since >= policy.claim_grace {
+                            due.push(Due { id, why: "it was never started, and its captain is gone", force: false });
+                        }
+                    }
+                    State::Dead => due.push(Due { id, why: "its removal failed half way", force: true }),
+                    _ => {}
+                }
+            }
+            due.truncate(PER_PASS);
+            due
+        })
+    }
+}
+
+async fn remove(captain: &Captain, handle: &crate::captain::NodeHandle, due: Due) {
+    let node = handle.engine.node();
+    match handle.engine.remove(due.id, due.force).await {
+        Ok(()) => info!(%node, instance = due.id.short(), why = due.why, "collected"),
+        Err(error) if error.is_not_found() => {
+            let stamp = captain.fleet().stamp();
+            captain.fleet().write(|view| view.gone(stamp, node, due.id));
+            return;
+        }
+        // It runs after all, or somebody is removing it.
+        Err(error) if error.kind == ErrorKind::Conflict => {}
+        Err(error) => warn!(%node, instance = due.id.short(), %error, "could not be collected"),
+    }
+    handle.poke.notify_one();
+}

@@ -1,0 +1,274 @@
+//! One watcher per node: it keeps the view of the node true.
+//!
+//! Subscribe first, then list, then list again now and then: a change after the subscription is in the events, one before it in
+//! the listing. Events are hints (engines drop, double and reorder them): each leads to an inspection, and whatever they
+//! missed is found by the next listing. While an engine is away nothing of what is known of it is thrown away: its state says
+//! what is wrong and since when.
+//!
+//! A watcher waits for nobody but its own node: one that hangs slows no other, and no reader.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use captain_domain::backoff::Backoff;
+use captain_domain::{Health, InstanceId};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use crate::captain::{Captain, NodeHandle};
+use crate::engine::{EngineError, ErrorKind, Facts, Hint, Hints, Inspected, Result, Sighting};
+use crate::fleet::Stamp;
+
+/// Inspections under way at once on one node: enough to hide the round trip, few enough to leave the engine to the starts.
+const INSPECTIONS: usize = 16;
+
+/// How long a node that has been listed may go on as "unknown" while its containers are being inspected for the first time. One
+/// container whose inspection hangs must not keep a node out.
+const FIRST_INSPECTIONS: Duration = Duration::from_secs(2);
+
+/// Where a listing is asked for while one is under way: how soon the next begins.
+const LISTING_AGAIN: Duration = Duration::from_millis(50);
+
+/// Watches a node until it leaves.
+pub async fn watch(captain: Captain, handle: Arc<NodeHandle>) {
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
+    let leaves = handle.leaves.clone();
+    let node = handle.engine.node().clone();
+    loop {
+        let ended = tokio::select! {
+            biased;
+            () = leaves.cancelled() => return,
+            ended = session(&captain, &handle, &mut backoff) => ended,
+        };
+        let (health, reason) = diagnosis(&ended);
+        if captain.fleet().write(|view| view.set_health(&node, health, &reason, captain.now())) {
+            warn!(%node, state = health.word(), reason, "node lost");
+        }
+        let pause = backoff.next(captain.chance().number());
+        tokio::select! {
+            biased;
+            () = leaves.cancelled() => return,
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+fn diagnosis(error: &EngineError) -> (Health, String) {
+    let health = match error.kind {
+        ErrorKind::Unreachable | ErrorKind::Interrupted => Health::Unreachable,
+        ErrorKind::TimedOut => Health::Unresponsive,
+        _ => Health::Failing,
+    };
+    (health, format!("could not {}: {}", error.attempted, error.message))
+}
+
+/// From the first call to the first failure.
+async fn session(captain: &Captain, handle: &NodeHandle, backoff: &mut Backoff) -> EngineError {
+    let engine = &handle.engine;
+    let begun = async {
+        let facts = engine.facts().await?;
+        let hints = engine.events().await?;
+        Ok::<_, EngineError>((facts, hints))
+    };
+    let (facts, hints) = match begun.await {
+        Ok(begun) => begun,
+        Err(error) => return error,
+    };
+    record_facts(captain, handle, facts);
+    let now = Instant::now();
+    let watching = Watching {
+        captain,
+        handle,
+        pending: BTreeSet::new(),
+        told: BTreeSet::new(),
+        inspecting: 0,
+        listing: false,
+        list_at: now,
+        ping_at: now + captain.policy().ping_every,
+    };
+    match watching.run(hints, backoff).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+fn record_facts(captain: &Captain, handle: &NodeHandle, facts: Facts) {
+    let node = handle.engine.node();
+    let mut warnings = facts.warnings.clone();
+    let total = captain.fleet().read(|view| view.node(node.as_str()).map(|node| node.total()));
+    let fitting = captain.policy().slot_size.fitting(facts.memory_bytes);
+    if let Some(total) = total.filter(|total| facts.memory_bytes > 0 && u64::from(total.0) > fitting) {
+        warnings.push(format!(
+            "{total} need {} MiB of memory, and the machine has {} MiB: room for {fitting}",
+            captain.policy().slot_size.memory_bytes(total) >> 20,
+            facts.memory_bytes >> 20,
+        ));
+    }
+    let news = captain.fleet().read(|view| view.node(node.as_str()).is_some_and(|node| node.facts() != Some(&facts)));
+    if news {
+        info!(%node, engine = facts.kind, version = facts.version, "engine found");
+        for warning in &warnings {
+            warn!(%node, warning, "node");
+        }
+    }
+    captain.fleet().write(|view| view.set_facts(node, facts, warnings));
+}
+
+enum Never {}
+
+struct Watching<'a> {
+    captain: &'a Captain,
+    handle: &'a NodeHandle,
+    /// Containers to be inspected; a set, so that a burst of events about one container costs one inspection.
+    pending: BTreeSet<InstanceId>,
+    /// Containers whose inspection failed and was told about: once is enough.
+    told: BTreeSet<InstanceId>,
+    inspecting: usize,
+    listing: bool,
+    list_at: Instant,
+    ping_at: Instant,
+}
+
+/// What the engine answered to a question that was put to it without waiting.
+enum Answer {
+    Listing(Stamp, Result<Vec<Sighting>>),
+    Inspection(Stamp, InstanceId, Result<Inspected>),
+    Ping(Result<()>),
+}
+
+type Questions = FuturesUnordered<BoxFuture<'static, Answer>>;
+
+impl Watching<'_> {
+    /// The select only turns the world into an event. No arm waits, so that events are taken as fast as they come, even while a
+    /// listing is under way.
+    async fn run(mut self, mut hints: Hints, backoff: &mut Backoff) -> Result<Never> {
+        let mut questions = Questions::new();
+        let mut announced = false;
+        let mut announce_at = None;
+        self.ask_for_listing(&mut questions);
+        loop {
+            self.ask_for_inspections(&mut questions);
+            let settled = !self.listing && self.inspecting == 0;
+            if !announced && (settled || announce_at.is_some_and(|at| Instant::now() >= at)) {
+                self.announce();
+                backoff.reset();
+                announced = true;
+            }
+            tokio::select! {
+                biased;
+                hint = hints.next() => self.hinted(hint)?,
+                Some(answer) = questions.next(), if !questions.is_empty() => {
+                    let first_listing = matches!(answer, Answer::Listing(..)) && announce_at.is_none();
+                    self.answered(answer)?;
+                    if first_listing {
+                        announce_at = Some(Instant::now() + FIRST_INSPECTIONS);
+                    }
+                }
+                () = self.handle.poke.notified() => self.ask_for_listing(&mut questions),
+                () = sleep_until(self.list_at) => self.ask_for_listing(&mut questions),
+                () = sleep_until(self.ping_at) => self.ask_for_ping(&mut questions),
+                () = sleep_until(announce_at.unwrap_or(self.list_at)), if !announced && announce_at.is_some() => {}
+            }
+        }
+    }
+
+    fn ask_for_listing(&mut self, questions: &mut Questions) {
+        // Jitter keeps many nodes from being listed in step.
+        let every = self.captain.policy().relist_every;
+        self.list_at = Instant::now() + self.captain.chance().between(every.mul_f64(0.8), every.mul_f64(1.2));
+        if std::mem::replace(&mut self.listing, true) {
+            // One is under way, and may have begun before what this one is asked for: another follows it at once.
+            self.list_at = Instant::now() + LISTING_AGAIN;
+            return;
+        }
+        let (engine, stamp) = (Arc::clone(&self.handle.engine), self.captain.fleet().stamp());
+        questions.push(Box::pin(async move { Answer::Listing(stamp, engine.list().await) }));
+    }
+
+    fn ask_for_inspections(&mut self, questions: &mut Questions) {
+        while self.inspecting < INSPECTIONS {
+            let Some(id) = self.pending.pop_first() else { return };
+            let (engine, stamp) = (Arc::clone(&self.handle.engine), self.captain.fleet().stamp());
+            self.inspecting += 1;
+            questions.push(Box::pin(async move { Answer::Inspection(stamp, id, engine.inspect(id).await) }));
+        }
+    }
+
+    fn ask_for_ping(&mut self, questions: &mut Questions) {
+        self.ping_at = Instant::now() + self.captain.policy().ping_every;
+        let engine = Arc::clone(&self.handle.engine);
+        questions.push(Box::pin(async move { Answer::Ping(engine.ping().await) }));
+    }
+
+    fn announce(&self) {
+        let node = self.handle.engine.node();
+        if self.captain.fleet().write(|view| view.set_health(node, Health::Healthy, "", self.captain.now())) {
+            info!(%node, "node healthy");
+        }
+    }
+
+    fn hinted(&mut self, hint: Option<Result<Hint>>) -> Result<()> {
+        match hint {
+            Some(Ok(hint)) => {
+                self.pending.insert(hint.id);
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(EngineError {
+                node: self.handle.engine.node().clone(),
+                attempted: "follow the events",
+                kind: ErrorKind::Interrupted,
+                message: "the engine ended the stream".to_owned(),
+            }),
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) -> Result<()> {
+        let (fleet, node) = (self.captain.fleet(), self.handle.engine.node());
+        match answer {
+            Answer::Listing(stamp, sightings) => {
+                self.listing = false;
+                let listed = fleet.write(|view| Ok(view.listed(stamp, node, &sightings?, self.captain.now())))?;
+                for (id, why) in &listed.unreadable {
+                    warn!(%node, container = id.short(), why, "a container of Captain's cannot be read: passed over");
+                }
+                self.pending.extend(listed.inspect);
+            }
+            Answer::Inspection(stamp, id, outcome) => {
+                self.inspecting -= 1;
+                self.inspected(stamp, id, outcome);
+            }
+            Answer::Ping(outcome) => {
+                outcome?;
+                fleet.write(|view| view.heard(node, self.captain.now()));
+            }
+        }
+        Ok(())
+    }
+
+    fn inspected(&mut self, stamp: Stamp, id: InstanceId, outcome: Result<Inspected>) {
+        let (fleet, node) = (self.captain.fleet(), self.handle.engine.node());
+        match outcome {
+            Ok(Inspected::Instance(instance)) => {
+                self.told.remove(&id);
+                fleet.write(|view| view.observe(stamp, &instance));
+            }
+            Ok(Inspected::Foreign) => fleet.write(|view| view.foreign(node, id)),
+            Ok(Inspected::Unreadable(why)) => fleet.write(|view| view.unreadable(node, id, why)),
+            Err(error) if error.is_not_found() => {
+                self.told.remove(&id);
+                fleet.write(|view| view.gone(stamp, node, id));
+            }
+            // What the listing said of it stands, and the next listing asks again. If it is the whole engine that fails, the
+            // ping says so soon.
+            Err(error) => {
+                if self.told.insert(id) {
+                    warn!(%node, container = id.short(), %error, "a container cannot be inspected");
+                }
+            }
+        }
+    }
+}
