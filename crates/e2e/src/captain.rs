@@ -30,6 +30,7 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     environment: Vec<(String, String)>,
+    hostname: Option<String>,
 }
 
 impl Settings {
@@ -48,6 +49,13 @@ impl Settings {
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Gives the captain a host name of its own, as a container would.
+    #[must_use]
+    pub fn hostname(mut self, name: &str) -> Self {
+        self.hostname = Some(name.to_owned());
         self
     }
 
@@ -78,14 +86,34 @@ impl Settings {
         panic!("five free ports were taken by others");
     }
 
-    /// Runs `captain serve`, which is expected to end by itself, and returns how it ended.
+    /// Runs `captain serve`, which is to end by itself and soon, and returns how it ended.
     #[must_use]
     pub fn run_to_end(self, arguments: &[&str]) -> Output {
-        self.command(&["serve"], arguments).output().unwrap()
+        let mut command = self.command(&["serve"], arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begin = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if begin.elapsed() > BOOT {
+                child.kill().unwrap();
+                let said = child.wait_with_output().unwrap();
+                panic!("captain serve {arguments:?} runs instead of ending: {}", String::from_utf8_lossy(&said.stderr));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child.wait_with_output().unwrap()
     }
 
     fn command(&self, role: &[&str], arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match &self.hostname {
+            None => Command::new(binary()),
+            Some(name) => {
+                let mut command = Command::new("unshare");
+                command
+                    .args(["--uts", "busybox", "sh", "-c", "busybox hostname \"$0\" && exec \"$@\"", name])
+                    .arg(binary());
+                command
+            }
+        };
         command.env_clear().env("PATH", std::env::var("PATH").unwrap_or_default()).env("HOME", "/nonexistent");
         command.args(role).args(arguments).envs(self.environment.iter().cloned()).stdin(Stdio::null());
         command

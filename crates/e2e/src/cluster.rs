@@ -232,7 +232,10 @@ impl Node {
 
     /// Lets it go on if it hangs; one that is dead stays so.
     fn wake_if_alive(&self) {
-        let _ = Command::new(script_path()).args(["wake", &self.name]).env("CLUSTER", cluster().number.to_string()).output();
+        let _ = Command::new(script_path())
+            .args(["wake", &self.name])
+            .env("CLUSTER", cluster().number.to_string())
+            .output();
     }
 
     fn fault(&self, command: &str) {
@@ -242,7 +245,8 @@ impl Node {
     /// Mends what the test before broke, and takes away what it left.
     async fn make_ready(&self) {
         let engine = self.engine();
-        let answers = || async { matches!(tokio::time::timeout(Duration::from_secs(2), engine.answers()).await, Ok(true)) };
+        let answers =
+            || async { matches!(tokio::time::timeout(Duration::from_secs(2), engine.answers()).await, Ok(true)) };
         self.join();
         if !answers().await {
             self.wake_if_alive();

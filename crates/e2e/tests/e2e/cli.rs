@@ -27,19 +27,11 @@ async fn an_instance_from_start_to_stop() {
     let stage = Stage::with(1).await;
     let node = &stage.node().name;
     let slug = stage.origin.offer("web.tgz", slugs::web("by hand"));
-    let started = as_json(&stage.captain.cli(&[
-        "start",
-        "web",
-        "--node",
-        node,
-        "--slug-uri",
-        &slug,
-        "--slots",
-        "3",
-        "--env",
-        "A=b",
-        "--json",
-    ]));
+    let started = as_json(
+        &stage
+            .captain
+            .cli(&["start", "web", "--node", node, "--slug", &slug, "--slots", "3", "--env", "A=b", "--json"]),
+    );
     assert_eq!(
         (&started["app"], &started["slots"], &started["environment"]["A"]),
         (&json!("web"), &json!(3), &json!("b"))
@@ -77,7 +69,7 @@ async fn an_error_is_the_servers_message_on_stderr() {
     let stage = Stage::with(1).await;
     let slug = stage.origin.offer("idle.tgz", slugs::script(slugs::IDLE));
     let refused =
-        stage.captain.cli(&["start", "web", "--node", &stage.node().name, "--slug-uri", &slug, "--slots", "5000"]);
+        stage.captain.cli(&["start", "web", "--node", &stage.node().name, "--slug", &slug, "--slots", "5000"]);
     let unknown = stage.captain.cli(&["stop", &"f".repeat(64)]);
     for (output, expected) in [(&refused, "enough free slots"), (&unknown, "instance")] {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

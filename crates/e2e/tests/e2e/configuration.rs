@@ -55,7 +55,10 @@ async fn fixed_nodes_and_discovery_exclude_each_other() {
     let output = minimum().set("AWS_DOCKER_HOST_TAG_VALUE", "docker").run_to_end(&[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("DOCKER_NODES") && said.contains("AWS_DOCKER_HOST_TAG_VALUE"), "{said}");
+    assert!(
+        said.contains("nodes") && said.to_lowercase().replace('_', "-").contains("aws-docker-host-tag-value"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +115,11 @@ async fn each_setting_is_a_flag_of_serve() {
         "PORT",
     ] {
         assert!(help.contains(name), "{name} is not in the help: {help}");
-        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+        let flag = if name == "DOCKER_NODES" {
+            "--nodes".to_owned()
+        } else {
+            format!("--{}", name.to_lowercase().replace('_', "-"))
+        };
         assert!(help.contains(&flag), "{flag} is not in the help: {help}");
     }
     let wrong = minimum().run_to_end(&["--slots-per-node", "many"]);

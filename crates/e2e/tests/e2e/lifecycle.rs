@@ -115,7 +115,7 @@ async fn a_captain_asked_to_stop_itself_sends_the_client_elsewhere() {
     let first = Settings::of(&lease).start().await;
     let own = id(&first.started("captain", &node.name, &slug).await);
 
-    let captain = Settings::of(&lease).set("HOSTNAME", &own[..12]).start().await;
+    let captain = Settings::of(&lease).hostname(&own[..12]).start().await;
     let path = format!("/instances/{own}");
     let plain = captain.delete(&path).await.expect(307);
     assert_eq!(plain.header("location"), format!("{}{path}", captain.url()));

@@ -77,7 +77,8 @@ async fn what_is_no_json_object_is_400() {
     let stage = Stage::with(1).await;
     let deep_list = "[".repeat(100_000);
     let deep_field = format!(r#"{{"environment": {}"#, r#"{"a":"#.repeat(50_000));
-    let twice = r#"{"app": "a", "app": "b", "node": "n", "slug_uri": "http://s/"}"#;
+    let deep_and_closed =
+        format!(r#"{{"app": "a", "environment": {}1{}}}"#, r#"{"a":"#.repeat(50_000), "}".repeat(50_000));
     let bodies: &[&[u8]] = &[
         b"",
         b" ",
@@ -101,7 +102,7 @@ async fn what_is_no_json_object_is_400() {
         b"\0\0\0\0",
         deep_list.as_bytes(),
         deep_field.as_bytes(),
-        twice.as_bytes(),
+        deep_and_closed.as_bytes(),
     ];
     for body in bodies {
         let answer = stage.captain.post("/instances/", body.to_vec()).await;

@@ -47,7 +47,9 @@ async fn https_with_a_client_certificate() {
     let node = lease.node(0);
     let settings = Settings::of(&lease)
         .set("DOCKER_NODES", format!("secure=https://{}:2376", node.address))
-        .set("DOCKER_CERT_PATH", lease.certificates().display());
+        .set("CAPTAIN_DOCKER_CA", lease.certificates().join("ca.pem").display())
+        .set("CAPTAIN_DOCKER_CERT", lease.certificates().join("cert.pem").display())
+        .set("CAPTAIN_DOCKER_KEY", lease.certificates().join("key.pem").display());
     works(lease, "secure", settings).await;
 }
 
