@@ -54,7 +54,7 @@ async fn stop_all(
     loop {
         let next = {
             let mut progress = Progress::new(printer, false);
-            progress.show(&format!("stopping {left} of {}", ids.len()), "");
+            progress.show("stopping", &format!(": {left} of {} left", ids.len()));
             attempts.next().await
         };
         let Some((at, ended)) = next else { return Ok(failures) };

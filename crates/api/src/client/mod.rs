@@ -233,10 +233,14 @@ impl Client {
     }
 
     async fn collect(&self, mut response: Response, url: &Url) -> Result<Bytes, Error> {
+        let too_large = || Error::TooLarge { url: shown(url), limit: MAX_ANSWER };
+        if response.content_length().is_some_and(|length| length > MAX_ANSWER as u64) {
+            return Err(too_large());
+        }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|source| error::transport(url, source))? {
             if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(Error::TooLarge { url: shown(url), limit: MAX_ANSWER });
+                return Err(too_large());
             }
             body.extend_from_slice(&chunk);
         }
