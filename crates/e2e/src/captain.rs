@@ -1,5 +1,6 @@
 //! The built binary, started as a user would start it.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 pub struct Settings {
     environment: Vec<(String, String)>,
     hostname: Option<String>,
+    open_files: Option<u32>,
 }
 
 impl Settings {
@@ -56,6 +58,13 @@ impl Settings {
     #[must_use]
     pub fn hostname(mut self, name: &str) -> Self {
         self.hostname = Some(name.to_owned());
+        self
+    }
+
+    /// Lets the captain have no more than this many files and connections open.
+    #[must_use]
+    pub fn open_files(mut self, most: u32) -> Self {
+        self.open_files = Some(most);
         self
     }
 
@@ -104,16 +113,17 @@ impl Settings {
     }
 
     fn command(&self, role: &[&str], arguments: &[&str]) -> Command {
-        let mut command = match &self.hostname {
-            None => Command::new(binary()),
-            Some(name) => {
-                let mut command = Command::new("unshare");
-                command
-                    .args(["--uts", "busybox", "sh", "-c", "busybox hostname \"$0\" && exec \"$@\"", name])
-                    .arg(binary());
-                command
-            }
-        };
+        let mut line: Vec<OsString> = Vec::new();
+        if let Some(name) = &self.hostname {
+            let set = ["unshare", "--uts", "busybox", "sh", "-c", "busybox hostname \"$0\" && exec \"$@\"", name];
+            line.extend(set.map(Into::into));
+        }
+        if let Some(most) = self.open_files {
+            line.extend(["prlimit".into(), format!("--nofile={most}").into()]);
+        }
+        line.push(binary().into()); // each of the above becomes the next one, so the process is Captain's in the end
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]);
         command.env_clear().env("PATH", std::env::var("PATH").unwrap_or_default()).env("HOME", "/nonexistent");
         command.args(role).args(arguments).envs(self.environment.iter().cloned()).stdin(Stdio::null());
         command

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 /// What the wire does to the answer of a request.
@@ -24,6 +25,9 @@ struct State {
     sent: AtomicU64,
     delay: Mutex<Duration>,
     sabotage: Mutex<Option<Sabotage>>,
+    /// Requests with this in their path are never delivered.
+    stalled: Mutex<Option<String>>,
+    severed: Notify,
 }
 
 /// The wire; cut when dropped.
@@ -83,6 +87,16 @@ impl Proxy {
             Some(Sabotage { method: format!("{method} "), path: path.to_owned(), times });
     }
 
+    /// From now on, requests with this in their path are swallowed, and nothing ever comes back.
+    pub fn stall(&self, path: &str) {
+        *self.state.stalled.lock().unwrap() = Some(path.to_owned());
+    }
+
+    /// Cuts all connections that there are; new ones are carried.
+    pub fn sever(&self) {
+        self.state.severed.notify_waiters();
+    }
+
     /// How many answers are still to be lost.
     #[must_use]
     pub fn answers_to_lose(&self) -> u32 {
@@ -98,6 +112,7 @@ async fn carry(near: TcpStream, far: TcpStream, state: &State) {
     tokio::select! {
         () = upward(near_in, far_out, state, &doomed) => {}
         () = downward(far_in, near_out, &doomed) => {}
+        () = state.severed.notified() => {}
     }
 }
 
@@ -109,6 +124,9 @@ async fn upward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        if stalls(state, &buffer[..read]) {
+            std::future::pending::<()>().await; // until the other side closes
+        }
         if strikes(state, &buffer[..read]) {
             doomed.store(1, Ordering::Relaxed);
         }
@@ -118,12 +136,20 @@ async fn upward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
     }
 }
 
-/// A request's head comes in one piece, because clients write it in one.
+/// The first line of a request. Its head comes in one piece, because clients write it in one.
+fn request_line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).lines().next().unwrap_or("").to_owned()
+}
+
+fn stalls(state: &State, bytes: &[u8]) -> bool {
+    let stalled = state.stalled.lock().unwrap();
+    stalled.as_ref().is_some_and(|path| request_line(bytes).contains(path))
+}
+
 fn strikes(state: &State, bytes: &[u8]) -> bool {
     let mut sabotage = state.sabotage.lock().unwrap();
     let Some(plan) = sabotage.as_mut().filter(|plan| plan.times > 0) else { return false };
-    let text = String::from_utf8_lossy(bytes);
-    let line = text.lines().next().unwrap_or("");
+    let line = request_line(bytes);
     let hit = line.starts_with(&plan.method) && line.contains(&plan.path);
     plan.times -= u32::from(hit);
     hit

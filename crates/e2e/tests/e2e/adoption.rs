@@ -98,6 +98,35 @@ async fn containers_of_others_are_neither_shown_nor_touched_nor_trip_captain_up(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn labels_that_cannot_be_read_are_told_and_trip_nobody_up() {
+    let stage = Stage::with(1).await;
+    let image = image(&stage).await;
+    let engine = stage.node().engine();
+    let labels = [
+        json!({"captain.app": "x", "captain.slots": "many", "captain.slug": "http://s/", "captain.operation": "?"}),
+        json!({"captain.app": "not a name", "captain.slots": "-2"}),
+        json!({"captain.app": ""}),
+    ];
+    let mut poison = Vec::new();
+    for (number, labels) in labels.into_iter().enumerate() {
+        let container = json!({"Image": image, "Entrypoint": ["sleep"], "Cmd": ["1000"], "Labels": labels});
+        poison.push(engine.run(&format!("poison-{number}"), container).await);
+    }
+    let slug = stage.origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    let own = id(&stage.captain.started("idle", &stage.node().name, &slug).await);
+    assert_eq!(stage.captain.ids().await, [own]);
+    eventually("a warning", Duration::from_secs(10), || async {
+        let node = stage.captain.node(&stage.node().name).await;
+        assert_eq!(node["state"], "healthy", "{node}");
+        node["warnings"].as_array().filter(|warnings| !warnings.is_empty()).map(|_| ())
+    })
+    .await;
+    for id in poison {
+        assert!(engine.has(&id).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_ended_is_kept_for_the_grace() {
     let stage = Stage::set(1, |settings| settings.set("DOCKER_GC_GRACE_PERIOD", 3600)).await;
     let brief = stage.origin.offer("brief.tgz", slugs::script("exit 0"));

@@ -19,6 +19,7 @@ mod lifecycle;
 mod logs;
 mod malformed;
 mod node_uris;
+mod resilience;
 mod routes;
 mod slug_fetching;
 mod third_party;
