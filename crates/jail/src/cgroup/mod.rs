@@ -1,0 +1,323 @@
+//! The control groups of an instance: made, joined, read, emptied and removed.
+//!
+//! One group per hierarchy that limits something, each at `<base>/<name>`, `base` being a folder of ours (see `layout`). Everything is
+//! a small file of the kernel's, so this needs no library. What cannot be limited is returned as a [`Limitation`].
+
+mod layout;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub(crate) use layout::{Hierarchies, Hierarchy, SERVER_LEAF};
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Limitation, Resource};
+use crate::spec::Limits;
+use crate::sys;
+
+/// What the groups count. `None` where this machine does not count it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Memory in use, without the file cache that the kernel can drop at will.
+    pub memory_bytes: Option<u64>,
+    /// CPU time used since the start.
+    pub cpu_ns: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// A limit: the resource, its controller, and the file and value that set it.
+struct Rule {
+    resource: Resource,
+    file: &'static str,
+    value: u64,
+}
+
+/// The controllers that instances use; `cpuacct` limits nothing but counts the CPU time on version 1.
+const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "cpuacct"];
+
+fn rules(hierarchy: &Hierarchy, limits: &Limits) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let mut rule = |resource, file, value| rules.push(Rule { resource, file, value });
+    if hierarchy.has("memory") {
+        if hierarchy.unified {
+            rule(Resource::Memory, "memory.max", limits.memory_bytes);
+            rule(Resource::Swap, "memory.swap.max", 0);
+        } else {
+            rule(Resource::Memory, "memory.limit_in_bytes", limits.memory_bytes);
+            // Memory and swap together: the same number leaves no room for swap. Must be set after the one above, never below it.
+            rule(Resource::Swap, "memory.memsw.limit_in_bytes", limits.memory_bytes);
+        }
+    }
+    if hierarchy.has("cpu") {
+        if hierarchy.unified {
+            rule(Resource::Cpu, "cpu.weight", weight(limits.cpu_shares));
+        } else {
+            rule(Resource::Cpu, "cpu.shares", limits.cpu_shares);
+        }
+    }
+    if hierarchy.has("pids") {
+        rule(Resource::Pids, "pids.max", limits.pids);
+    }
+    rules
+}
+
+/// Docker's unit (2 to 262144) as version 2's (1 to 10000), the mapping that all runtimes share.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+/// The groups of one instance.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// The hierarchies in which groups are wanted, with the base in each. Nothing is made but the bases.
+pub(crate) struct Plan {
+    places: Vec<(Hierarchy, PathBuf)>,
+    pub(crate) limitations: Vec<Limitation>,
+}
+
+impl Plan {
+    pub(crate) fn new(hierarchies: &Hierarchies) -> Self {
+        let mut plan = Self { places: Vec::new(), limitations: Vec::new() };
+        for (controller, resource) in [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("pids", Resource::Pids)] {
+            if hierarchies.with(controller).is_none() {
+                let reason = format!("no control group hierarchy with {controller} is mounted");
+                plan.limitations.push(Limitation::Unlimited { resource, reason });
+            }
+        }
+        for hierarchy in hierarchies.0.iter().filter(|h| CONTROLLERS.iter().any(|c| h.has(c))) {
+            match base(hierarchy) {
+                Ok(base) => plan.places.push((hierarchy.clone(), base)),
+                Err(error) => {
+                    let reason = format!("no group can be made in {:?}: {error}", hierarchy.mount);
+                    plan.limitations.extend(unlimited(hierarchy, &reason));
+                }
+            }
+        }
+        plan
+    }
+
+    /// Where the groups will be.
+    pub(crate) fn paths(&self, name: &str) -> Vec<PathBuf> {
+        self.places.iter().map(|(_, base)| base.join(name)).collect()
+    }
+
+    /// Makes them and sets the limits.
+    pub(crate) fn make(&self, name: &str, limits: &Limits) -> io::Result<(Groups, Vec<Limitation>)> {
+        let mut limitations = self.limitations.clone();
+        let mut paths = Vec::new();
+        for (hierarchy, base) in &self.places {
+            let group = base.join(name);
+            make_dir(&group)?;
+            for rule in rules(hierarchy, limits) {
+                if let Err(error) = fs::write(group.join(rule.file), rule.value.to_string()) {
+                    // A kernel without swap accounting has no such file; without swap there is nothing to limit either.
+                    if rule.resource != Resource::Swap || has_swap() {
+                        let reason = format!("{} cannot be set in {group:?}: {error}", rule.file);
+                        limitations.push(Limitation::Unlimited { resource: rule.resource, reason });
+                    }
+                }
+            }
+            paths.push(group);
+        }
+        Ok((Groups { paths }, limitations))
+    }
+}
+
+fn unlimited(hierarchy: &Hierarchy, reason: &str) -> Vec<Limitation> {
+    let limits = Limits::default();
+    let mut resources: Vec<Resource> = rules(hierarchy, &limits).into_iter().map(|rule| rule.resource).collect();
+    resources.retain(|resource| *resource != Resource::Swap);
+    resources.into_iter().map(|resource| Limitation::Unlimited { resource, reason: reason.to_owned() }).collect()
+}
+
+fn has_swap() -> bool {
+    fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1)
+}
+
+/// The first base of the hierarchy in which groups can be made.
+fn base(hierarchy: &Hierarchy) -> io::Result<PathBuf> {
+    let mut refusal = io::Error::from(io::ErrorKind::NotFound);
+    for base in hierarchy.bases() {
+        if hierarchy.unified
+            && let Some(parent) = base.parent()
+        {
+            hand_down(hierarchy, parent);
+        }
+        match make_dir(&base).and_then(|()| writable(&base)) {
+            Ok(()) => {
+                if hierarchy.unified {
+                    hand_down(hierarchy, &base);
+                }
+                return Ok(base);
+            }
+            Err(error) => refusal = error,
+        }
+    }
+    Err(refusal)
+}
+
+/// Lets the children of a version 2 group use the controllers. Refusals show up later, as limits that cannot be set: those are reported.
+fn hand_down(hierarchy: &Hierarchy, group: &Path) {
+    let control = group.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&control).unwrap_or_default();
+    for controller in CONTROLLERS.iter().filter(|c| hierarchy.has(c)) {
+        if !enabled.split_ascii_whitespace().any(|on| on == *controller) {
+            // One at a time: a list is refused as a whole.
+            let _ = fs::write(&control, format!("+{controller}"));
+        }
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether processes may be put below the base: somebody else's folder of the same name does not serve.
+fn writable(base: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(base.join("cgroup.procs")).map(drop)
+}
+
+/// Moves this process out of the group in which it was started, wherever that is possible, so that ending the server's service does not
+/// end the monitors. Says where it was not.
+pub(crate) fn leave_service(hierarchies: &Hierarchies) -> Option<Limitation> {
+    let mut stuck = None;
+    for hierarchy in hierarchies.0.iter().filter(|h| !h.at_top()) {
+        let refuge = hierarchy.bases()[0].join("monitors");
+        let moved = make_dir(&hierarchy.bases()[0])
+            .and_then(|()| make_dir(&refuge))
+            .and_then(|()| fs::write(refuge.join("cgroup.procs"), "0"));
+        // Service managers end services by the unified hierarchy, or by their own named one; the others only share limits.
+        let tracked = hierarchy.unified || hierarchy.controllers.iter().any(|c| c.starts_with("name="));
+        if let Err(error) = moved
+            && tracked
+        {
+            stuck = Some(Limitation::MonitorsShareGroup { reason: format!("cannot move to {refuge:?}: {error}") });
+        }
+    }
+    stuck
+}
+
+/// Where only the server's own group of version 2 is ours (delegation), the server must leave it for a leaf before groups below it can
+/// have limits. Does nothing where it is not needed or not allowed; the rehearsal then reports what is missing.
+pub(crate) fn make_room() -> io::Result<()> {
+    for hierarchy in Hierarchies::discover()?.0.iter().filter(|h| h.unified && h.has("memory")) {
+        let own = hierarchy.mount.join(&hierarchy.own);
+        if hierarchy.at_top() || hierarchy.own.ends_with(SERVER_LEAF) || writable(&hierarchy.mount).is_ok() {
+            continue;
+        }
+        let alone = fs::read_to_string(own.join("cgroup.procs"))
+            .is_ok_and(|pids| pids.trim() == std::process::id().to_string());
+        if alone && make_dir(&own.join(SERVER_LEAF)).is_ok() {
+            fs::write(own.join(SERVER_LEAF).join("cgroup.procs"), "0")?;
+        }
+    }
+    Ok(())
+}
+
+impl Groups {
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths }
+    }
+
+    pub(crate) fn join(&self, pid: i32) -> io::Result<()> {
+        self.paths.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// How many processes the kernel has killed here for want of memory. Both versions count in a line `oom_kill <n>`.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let count = |group: &PathBuf| {
+            ["memory.events", "memory.oom_control"].iter().find_map(|file| field(&group.join(file), "oom_kill"))
+        };
+        self.paths.iter().find_map(count).unwrap_or(0)
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let first = |files: &[&str]| {
+            self.paths.iter().find_map(|group| files.iter().find_map(|file| number(&group.join(file))))
+        };
+        let stat = |file: &str, name: &str| self.paths.iter().find_map(|group| field(&group.join(file), name));
+        let cache = stat("memory.stat", "total_inactive_file").or_else(|| stat("memory.stat", "inactive_file"));
+        Usage {
+            memory_bytes: first(&["memory.current", "memory.usage_in_bytes"])
+                .map(|bytes| bytes.saturating_sub(cache.unwrap_or(0))),
+            cpu_ns: first(&["cpuacct.usage"]).or_else(|| stat("cpu.stat", "usage_usec").map(|us| us * 1000)),
+            pids: first(&["pids.current"]),
+        }
+    }
+
+    /// Kills whatever is in the groups. Only for instances whose monitor is gone: a living one reaps its own.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        for group in &self.paths {
+            let _ = fs::write(group.join("cgroup.kill"), "1"); // version 2, from 5.14 on; the loop below does it elsewhere
+            for pid in members(group) {
+                if let Some(pid) = rustix::process::Pid::from_raw(pid)
+                    && let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+                    && members(group).contains(&pid.as_raw_nonzero().get())
+                {
+                    use std::os::fd::AsFd;
+                    // Asked again after the descriptor was open, hence surely a process of this group. It may have ended meanwhile.
+                    let _ = sys::signal_process(pidfd.as_fd(), libc::SIGKILL);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the groups; gives back those that are still there when patience ends. A group of dead processes can stay busy for a few
+    /// milliseconds after the last was reaped.
+    pub(crate) fn remove(&self, patience: Duration) -> Vec<PathBuf> {
+        let deadline = Instant::now() + patience;
+        let mut left = self.paths.clone();
+        loop {
+            left.retain(|group| match fs::remove_dir(group) {
+                Ok(()) => false,
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            });
+            if left.is_empty() || Instant::now() >= deadline {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The names of all groups of ours beginning with `prefix`, by their paths.
+pub(crate) fn ours(prefix: &str) -> io::Result<Vec<PathBuf>> {
+    let hierarchies = Hierarchies::discover()?;
+    let mut found = Vec::new();
+    for base in hierarchies.0.iter().flat_map(Hierarchy::bases) {
+        let Ok(entries) = fs::read_dir(base) else { continue };
+        for entry in entries.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn members(group: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn field(path: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! The monitor of one instance: a small process that owns the instance's output and exit code and outlives the server.
+//!
+//! It is the captain binary in a hidden role, started by [`crate::Jail::launch`] and detached at once: the process that was started
+//! forks and ends, so the server has no child to wait for; the fork leads its own session. Its whole life is [`run::live`].
+//!
+//! It must be entered before any thread is started: it clones processes that go on with ordinary code.
+
+mod pump;
+mod rehearsal;
+mod run;
+
+pub(crate) use rehearsal::record_of as rehearsal_record;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::setup::{Attempt, SetupError, Step};
+use crate::sys::{self, Forked};
+
+/// Called at each step with the instance's directory. For tests that kill at a step; the captain binary passes [`nothing`].
+pub type OnStep = fn(&Path, Step);
+
+/// The hook of the shipped binary.
+pub fn nothing(_: &Path, _: Step) {}
+
+/// Runs the hidden role: the arguments are what [`crate::Helper`] was told, followed by what `Jail` adds. Call it before any thread
+/// starts, and return its result from `main`.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, on_step: OnStep) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let role = arguments.next().unwrap_or_default();
+    let Some(place) = arguments.next().map(PathBuf::from) else { return ExitCode::from(2) };
+    let outcome = match role.to_str() {
+        Some("monitor") => detach(&place, on_step),
+        Some("rehearse") => rehearsal::perform(&place, on_step),
+        _ => return ExitCode::from(2),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The parent reads this; if it is gone nobody needs it.
+            let _ = speak(&mut std::io::stdout(), &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn speak(to: &mut impl Write, error: &SetupError) -> std::io::Result<()> {
+    to.write_all(&serde_json::to_vec(error)?)?;
+    to.flush()
+}
+
+/// Forks; the parent ends at once, and the child lives the monitor's life.
+fn detach(dir: &Path, on_step: OnStep) -> Result<(), SetupError> {
+    match sys::fork_into(0).attempt(Step::Detach, || "fork the monitor".into())? {
+        Forked::Parent { .. } => Ok(()),
+        Forked::Child => {
+            let code = match become_daemon() {
+                Ok(report) => run::live(dir, on_step, report),
+                Err(error) => {
+                    let _ = speak(&mut std::io::stdout(), &error);
+                    1
+                }
+            };
+            sys::exit_now(code)
+        }
+    }
+}
+
+/// What the server waits on: the end of this pipe says "look now"; a text in it is an error that could not be written to the state.
+type Pipe = File;
+
+/// Leaves the server's session and streams. The pipe that was standard output is handed back.
+fn become_daemon() -> Result<Pipe, SetupError> {
+    let step = Step::Detach;
+    rustix::process::setsid().attempt(step, || "begin a session".into())?;
+    // Whoever shuts the machine down signals everybody: the instance gets its own, and the monitor stays to see how it ends.
+    for signal in
+        [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGUSR1, libc::SIGUSR2]
+    {
+        sys::ignore_signal(signal);
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    std::env::set_current_dir("/").attempt(step, || "enter /".into())?;
+    // A name of its own in `ps`; it cannot fail with so short a constant.
+    let _ = rustix::thread::set_name(c"captain-monitor");
+    let pipe: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
+        .attempt(step, || "keep the pipe to the server".into())?;
+    silence().attempt(step, || "open /dev/null".into())?;
+    sys::close_on_exec_from(3).attempt(step, || "close other descriptors".into())?;
+    Ok(pipe.into())
+}
+
+fn silence() -> std::io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}

@@ -1,0 +1,372 @@
+//! A monitor's life: prepare, start, watch, record, tidy up.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+
+use super::{OnStep, Pipe, pump, speak};
+use crate::cgroup::{self, Groups, Hierarchies, Plan};
+use crate::idmap::{self, Owner};
+use crate::init::{Ends, Message, Order};
+use crate::lock::{self, Lock};
+use crate::process::ProcessRef;
+use crate::report::{Limitation, Mode, Resource};
+use crate::setup::{Attempt, SetupError, Step};
+use crate::spec::Record;
+use crate::state::{self, Ending, Exited, Running, State, now_ms};
+use crate::sys::{self, Forked};
+use crate::{jail, log, uids};
+
+/// A group of dead processes is busy for milliseconds; more than this means that somebody else put something in it.
+const GROUP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Lives; the result is the exit code, of which nobody hears: what matters is in `state.json`.
+pub(super) fn live(dir: &Path, on_step: OnStep, mut pipe: Pipe) -> i32 {
+    let started = match Stage::open(dir, on_step).and_then(Stage::start) {
+        Ok(started) => started,
+        Err(NotStarted { error, groups, holds_state }) => {
+            let recorded = holds_state && record_failure(dir, &error, &groups).is_ok();
+            if !recorded {
+                let _ = speak(&mut pipe, &error);
+            }
+            return 1;
+        }
+    };
+    drop(pipe);
+    sys::trim_heap();
+    on_step(dir, Step::Running);
+    i32::from(started.watch().is_err())
+}
+
+fn record_failure(dir: &Path, error: &SetupError, groups: &Groups) -> std::io::Result<()> {
+    let left = groups.remove(GROUP_PATIENCE);
+    let exited = Exited {
+        started_ms: None,
+        finished_ms: now_ms(),
+        ending: Ending::NotStarted(error.clone()),
+        oom_kills: 0,
+        output_bytes_lost: 0,
+        groups: left,
+    };
+    state::write(dir, &State::Exited(exited))
+}
+
+/// A failed start, and what has to be undone.
+struct NotStarted {
+    error: SetupError,
+    groups: Groups,
+    /// Whether the state is ours to write.
+    holds_state: bool,
+}
+
+/// An instance that is being prepared.
+struct Stage<'a> {
+    dir: &'a Path,
+    on_step: OnStep,
+    record: Record,
+    mode: Mode,
+    me: ProcessRef,
+    lock: Lock,
+    plan: Plan,
+    paths: Vec<PathBuf>,
+    limitations: Vec<Limitation>,
+}
+
+/// An instance whose program has begun.
+struct Started<'a> {
+    dir: &'a Path,
+    on_step: OnStep,
+    running: Running,
+    groups: Groups,
+    pidfd: OwnedFd,
+    outputs: [OwnedFd; 2],
+    log: log::Writer,
+    _lock: Lock,
+}
+
+impl<'a> Stage<'a> {
+    /// Everything before the first thing that has to be undone.
+    fn open(dir: &'a Path, on_step: OnStep) -> Result<Self, NotStarted> {
+        let fail = |error, holds_state| NotStarted { error, groups: Groups::new(Vec::new()), holds_state };
+        on_step(dir, Step::Read);
+        let record = jail::read_record(dir).map_err(|error| {
+            let reason = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+            fail(SetupError { step: Step::Read, attempt: error.to_string(), errno: None, reason }, false)
+        })?;
+        let lock = lock::take(&dir.join("lock"))
+            .attempt(Step::Lock, || format!("lock {:?}", dir.join("lock")))
+            .map_err(|e| fail(e, false))?;
+        let refused = |reason: &str| SetupError {
+            step: Step::Lock,
+            attempt: format!("start instance {}", record.id),
+            errno: None,
+            reason: reason.to_owned(),
+        };
+        let Some(lock) = lock else { return Err(fail(refused("it has a monitor already"), false)) };
+        on_step(dir, Step::Lock);
+        // Asked under the lock: an instance is started once, or a second start would wipe what is known of the first.
+        if !matches!(state::read(dir), Ok(None)) {
+            return Err(fail(refused("it was started before"), false));
+        }
+        Self::announce(dir, on_step, record, lock).map_err(|e| fail(e, true))
+    }
+
+    fn announce(dir: &'a Path, on_step: OnStep, record: Record, lock: Lock) -> Result<Self, SetupError> {
+        let hierarchies = Hierarchies::discover().attempt(Step::Announce, || "look for control groups".into())?;
+        let plan = Plan::new(&hierarchies);
+        let paths = plan.paths(&record.group);
+        let me = ProcessRef::of(std::process::id().cast_signed())
+            .attempt(Step::Announce, || "read the monitor's start time".into())?;
+        let announced = State::Starting { monitor: me.clone(), groups: paths.clone() };
+        state::write(dir, &announced).attempt(Step::Announce, || "write state.json".into())?;
+        on_step(dir, Step::Announce);
+        let mut limitations = Vec::new();
+        limitations.extend(cgroup::leave_service(&hierarchies));
+        on_step(dir, Step::Detach);
+        let mode = mode(record.uid);
+        Ok(Self { dir, on_step, record, mode, me, lock, plan, paths, limitations })
+    }
+
+    fn start(mut self) -> Result<Started<'a>, NotStarted> {
+        let undo = Groups::new(self.paths.clone());
+        let fail = |error| NotStarted { error, groups: Groups::new(undo.paths.clone()), holds_state: true };
+        let (groups, limitations) = self
+            .plan
+            .make(&self.record.group, &self.record.spec.limits)
+            .attempt(Step::Cgroup, || format!("make the control groups {}", self.record.group))
+            .map_err(fail)?;
+        self.limitations.extend(limitations);
+        (self.on_step)(self.dir, Step::Cgroup);
+        let first = first_process(&FirstProcess {
+            dir: self.dir,
+            record: &self.record,
+            mode: self.mode,
+            groups: &groups,
+            limitations: &self.limitations,
+            rehearsal: false,
+            on_step: self.on_step,
+        })
+        .map_err(fail)?;
+        self.limitations.extend(first.limitations);
+        let fail_and_kill = |error| {
+            // The program has begun but cannot be recorded: it must not run unseen.
+            let _ = rustix::process::kill_process(first.pid, rustix::process::Signal::KILL);
+            let _ = waitpid(Some(first.pid), WaitOptions::empty());
+            fail(error)
+        };
+        let log = log::Writer::begin(&self.dir.join("log"), self.record.spec.log.clone())
+            .attempt(Step::Record, || "open the log".into())
+            .map_err(fail_and_kill)?;
+        let running = ProcessRef::of(first.pid.as_raw_nonzero().get()).map(|init| Running {
+            monitor: self.me,
+            init,
+            groups: groups.paths.clone(),
+            started_ms: now_ms(),
+            limitations: self.limitations,
+        });
+        let running =
+            running.attempt(Step::Record, || "read the start time of the instance".into()).map_err(fail_and_kill)?;
+        state::write(self.dir, &State::Running(running.clone()))
+            .attempt(Step::Record, || "write state.json".into())
+            .map_err(fail_and_kill)?;
+        (self.on_step)(self.dir, Step::Record);
+        let Self { dir, on_step, lock, .. } = self;
+        Ok(Started { dir, on_step, running, groups, pidfd: first.pidfd, outputs: first.outputs, log, _lock: lock })
+    }
+}
+
+impl Started<'_> {
+    /// Until the end, and a little beyond it.
+    fn watch(mut self) -> std::io::Result<()> {
+        let [stdout, stderr] = self.outputs;
+        pump::pump(&self.pidfd, stdout, stderr, &mut self.log)?;
+        // When pid 1 of a pid namespace can be reaped, all others in it are dead: the kernel waits for them first.
+        let status = Pid::from_raw(self.running.init.pid).map(|pid| waitpid(Some(pid), WaitOptions::empty()));
+        let ending = match status {
+            Some(Ok(Some((_, status)))) => {
+                let signal = status.terminating_signal().map(Ending::Signal);
+                signal.or_else(|| status.exit_status().map(Ending::Code)).unwrap_or(Ending::Lost)
+            }
+            _ => Ending::Lost,
+        };
+        (self.on_step)(self.dir, Step::Ended);
+        let oom_kills = self.groups.oom_kills();
+        let groups = self.groups.remove(GROUP_PATIENCE);
+        (self.on_step)(self.dir, Step::Cleanup);
+        let exited = Exited {
+            started_ms: Some(self.running.started_ms),
+            finished_ms: now_ms(),
+            ending,
+            oom_kills,
+            output_bytes_lost: self.log.lost,
+            groups,
+        };
+        state::write(self.dir, &State::Exited(exited))
+    }
+}
+
+/// Root if this process may make namespaces and become that uid, else an ordinary user.
+pub(super) fn mode(uid: u32) -> Mode {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
+    let powerful = capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if powerful && uids::is_mapped(&map, uid) { Mode::Root } else { Mode::User }
+}
+
+/// What is needed to start a first process.
+pub(super) struct FirstProcess<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) record: &'a Record,
+    pub(super) mode: Mode,
+    pub(super) groups: &'a Groups,
+    pub(super) limitations: &'a [Limitation],
+    pub(super) rehearsal: bool,
+    pub(super) on_step: OnStep,
+}
+
+/// A first process that has executed its program (or, in a rehearsal, got that far).
+pub(super) struct First {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    pub(super) outputs: [OwnedFd; 2],
+    pub(super) limitations: Vec<Limitation>,
+}
+
+const NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
+/// Clones it and sees it through its preparation.
+pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupError> {
+    let enter = |step| (wanted.on_step)(wanted.dir, step);
+    let (uid, spec) = (wanted.record.uid, &wanted.record.spec);
+    let slug = std::fs::metadata(&spec.slug).attempt(Step::OwnerMap, || format!("look at the slug {:?}", spec.slug))?;
+    let owners = (wanted.mode == Mode::Root)
+        .then(|| {
+            let from = Owner { uid: slug.uid(), gid: slug.gid() };
+            idmap::translation(from, Owner { uid, gid: uid }).ok()
+        })
+        .flatten();
+    enter(Step::OwnerMap);
+    let pipes = Pipes::make(uid, wanted.mode).attempt(Step::Clone, || "make pipes".into())?;
+    let user = if wanted.mode == Mode::User { libc::CLONE_NEWUSER } else { 0 };
+    match sys::fork_into(NAMESPACES | user).attempt(Step::Clone, || "clone into new namespaces".into())? {
+        Forked::Child => {
+            let order = Order {
+                record: wanted.record,
+                mode: wanted.mode,
+                root: wanted.dir.join("root"),
+                groups: &wanted.groups.paths,
+                owners,
+                limit_pids_by_rlimit: wanted.mode == Mode::User && lacks_pids(wanted.limitations),
+                rehearsal: wanted.rehearsal,
+                on_step: wanted.on_step,
+                dir: wanted.dir,
+            };
+            order.carry_out(pipes.into_child())
+        }
+        Forked::Parent { child } => {
+            let parent = pipes.into_parent();
+            enter(Step::Clone);
+            let mut first = see_through(child, wanted, parent)?;
+            if wanted.mode == Mode::User {
+                first.limitations.push(Limitation::SharedUid);
+            }
+            Ok(first)
+        }
+    }
+}
+
+fn lacks_pids(limitations: &[Limitation]) -> bool {
+    limitations.iter().any(|l| matches!(l, Limitation::Unlimited { resource: Resource::Pids, .. }))
+}
+
+/// The monitor's part while the first process prepares itself. If anything fails, the first process is dead and reaped on return.
+fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Result<First, SetupError> {
+    let enter = |step| (wanted.on_step)(wanted.dir, step);
+    let gone = || SetupError {
+        step: Step::Clone,
+        attempt: "clone into new namespaces".into(),
+        errno: None,
+        reason: "the kernel gave no pid".into(),
+    };
+    let pid = Pid::from_raw(child).ok_or_else(gone)?;
+    let prepare = || -> Result<(OwnedFd, Vec<Limitation>), SetupError> {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).attempt(Step::Clone, || "hold the first process".into())?;
+        if wanted.mode == Mode::User {
+            idmap::map_to_this_user(child, wanted.record.uid).attempt(Step::UserMap, || "map this user".into())?;
+        }
+        enter(Step::UserMap);
+        wanted.groups.join(child).attempt(Step::Join, || "put it into its control groups".into())?;
+        enter(Step::Join);
+        let mut go = File::from(pipes.go);
+        go.write_all(&[1]).attempt(Step::Join, || "let it go on".into())?;
+        // `go` stays open until the messages end: its closing would tell the child that the monitor is gone.
+        let limitations = listen(pipes.messages)?;
+        drop(go);
+        Ok((pidfd, limitations))
+    };
+    match prepare() {
+        Ok((pidfd, limitations)) => Ok(First { pid, pidfd, outputs: pipes.outputs, limitations }),
+        Err(error) => {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+            Err(error)
+        }
+    }
+}
+
+/// Reads until the first process executes its program (which closes the pipe) or says why it cannot.
+fn listen(messages: OwnedFd) -> Result<Vec<Limitation>, SetupError> {
+    let mut limitations = Vec::new();
+    for line in BufReader::new(File::from(messages)).lines() {
+        let line = line.attempt(Step::Exec, || "listen to the first process".into())?;
+        match serde_json::from_str(&line).attempt(Step::Exec, || "understand the first process".into())? {
+            Message::Limited(limitation) => limitations.push(limitation),
+            Message::Failed(error) => return Err(error),
+        }
+    }
+    Ok(limitations)
+}
+
+/// The pipes between the monitor and the first process.
+struct Pipes {
+    go: (OwnedFd, OwnedFd),
+    messages: (OwnedFd, OwnedFd),
+    stdout: (OwnedFd, OwnedFd),
+    stderr: (OwnedFd, OwnedFd),
+}
+
+struct ParentEnds {
+    go: OwnedFd,
+    messages: OwnedFd,
+    outputs: [OwnedFd; 2],
+}
+
+impl Pipes {
+    fn make(uid: u32, mode: Mode) -> std::io::Result<Self> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC);
+        let pipes = Self { go: pipe()?, messages: pipe()?, stdout: pipe()?, stderr: pipe()? };
+        if mode == Mode::Root {
+            // Programs open /dev/stdout by name: for that the pipe must be theirs.
+            let owner = rustix::fs::Uid::from_raw(uid);
+            for (_, end) in [&pipes.stdout, &pipes.stderr] {
+                rustix::fs::fchown(end, Some(owner), Some(rustix::fs::Gid::from_raw(uid)))?;
+            }
+        }
+        Ok(pipes)
+    }
+
+    fn into_child(self) -> Ends {
+        Ends { go: self.go.0, messages: self.messages.1, stdout: self.stdout.1, stderr: self.stderr.1 }
+    }
+
+    fn into_parent(self) -> ParentEnds {
+        ParentEnds { go: self.go.1, messages: self.messages.0, outputs: [self.stdout.0, self.stderr.0] }
+    }
+}
