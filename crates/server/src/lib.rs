@@ -54,7 +54,7 @@ pub fn serve(args: ServeArgs) -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    eprintln!("captain: {error}");
+    eprintln!("captain: {}", chain(error));
     ExitCode::from(code)
 }
 
@@ -66,7 +66,8 @@ async fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         error!("signals cannot be waited for");
         return ExitCode::FAILURE;
     };
@@ -92,6 +93,18 @@ async fn run(config: Config) -> ExitCode {
     }
     info!("closed");
     ExitCode::SUCCESS
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
 }
 
 fn system_clock() -> Clock {

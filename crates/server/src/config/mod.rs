@@ -18,8 +18,9 @@ use tracing_subscriber::EnvFilter;
 pub use nodes::{NodeSpec, parse_node};
 
 use crate::captain::Policy;
+use crate::chain;
 use crate::discovery::ec2::Ec2;
-use crate::engine::docker;
+use crate::engine::docker::{self, TlsError};
 use crate::telemetry::LogFormat;
 
 /// `captain serve`: every setting is a flag and a variable.
@@ -58,7 +59,13 @@ pub struct ServeArgs {
     aws_ec2_metadata_service_endpoint: Option<String>,
 
     /// AWS credentials; by default those of the machine's role
-    #[arg(long, env = "AWS_ACCESS_KEY_ID", value_name = "ID", hide_env_values = true, requires = "aws_secret_access_key")]
+    #[arg(
+        long,
+        env = "AWS_ACCESS_KEY_ID",
+        value_name = "ID",
+        hide_env_values = true,
+        requires = "aws_secret_access_key"
+    )]
     aws_access_key_id: Option<String>,
 
     /// The secret of the AWS credentials
@@ -252,7 +259,8 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
     let command = args.slug_runner_command.clone().filter(|command| !command.trim().is_empty());
     let command =
         command.ok_or_else(|| wrong("SLUG_RUNNER_COMMAND", "is required: what the image is told, e.g. `start web`"))?;
-    let runner_command = shell_words::split(&command).map_err(|error| wrong("SLUG_RUNNER_COMMAND", error.to_string()))?;
+    let runner_command =
+        shell_words::split(&command).map_err(|error| wrong("SLUG_RUNNER_COMMAND", error.to_string()))?;
     let timeout = Duration::from_secs(args.docker_timeout);
     Ok(Policy {
         slot_size: SlotSize::from_mib(args.slot_memory_mb),
@@ -283,12 +291,23 @@ fn docker_settings(args: &ServeArgs) -> Result<docker::Settings, ConfigError> {
         (Some(cert), Some(key)) => Some((read("CAPTAIN_DOCKER_CERT", cert)?, read("CAPTAIN_DOCKER_KEY", key)?)),
         _ => None,
     };
-    let tls = docker::TlsMaterial { ca, identity };
-    tls.check().map_err(|(variable, problem)| wrong(variable, problem))?;
+    let own_material = ca.is_some() || identity.is_some();
+    let tls = docker::Tls::new(docker::TlsMaterial { ca, identity });
+    // Files that are given are looked at now; the system's roots, half a megabyte, only when a node needs them.
+    if own_material {
+        tls.check().map_err(|error| {
+            let variable = match error {
+                TlsError::Certificate => "CAPTAIN_DOCKER_CERT",
+                TlsError::Key | TlsError::Identity(_) => "CAPTAIN_DOCKER_KEY",
+                TlsError::Ca | TlsError::NoRoots | TlsError::Setup(_) => "CAPTAIN_DOCKER_CA",
+            };
+            wrong(variable, chain(&error))
+        })?;
+    }
     Ok(docker::Settings {
         timeout: Duration::from_secs(args.docker_timeout),
         pull_timeout: Duration::from_secs(args.pull_timeout),
-        tls: Some(tls),
+        tls,
     })
 }
 
@@ -313,7 +332,11 @@ fn ec2(args: ServeArgs, tag_value: String) -> Ec2 {
         endpoint: args.aws_endpoint_url_ec2.filter(|url| !url.is_empty()),
         metadata: args.aws_ec2_metadata_service_endpoint.filter(|url| !url.is_empty()),
         credentials: args.aws_access_key_id.zip(args.aws_secret_access_key).map(|(id, secret)| {
-            crate::discovery::ec2::Credentials { id, secret, token: args.aws_session_token.filter(|token| !token.is_empty()) }
+            crate::discovery::ec2::Credentials {
+                id,
+                secret,
+                token: args.aws_session_token.filter(|token| !token.is_empty()),
+            }
         }),
     }
 }

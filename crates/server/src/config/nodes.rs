@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn one_bad_entry_is_told_and_the_others_work() {
-        let (specs, problems) = parse_list("http://app-1:2375,ftp://u:hunter2@x,http://app-2:2375?slots=0", "here").unwrap();
+        let (specs, problems) =
+            parse_list("http://app-1:2375,ftp://u:hunter2@x,http://app-2:2375?slots=0", "here").unwrap();
         assert_eq!(specs.len(), 1);
         assert_eq!(problems.len(), 2);
         assert!(problems[0].starts_with("entry 2: "), "{problems:?}");

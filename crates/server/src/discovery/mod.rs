@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::captain::Captain;
+use crate::chain;
 use crate::config::{NodeSpec, Nodes};
 use crate::engine::docker::{Docker, Endpoint, Settings};
 use ec2::Ec2;
@@ -54,7 +55,7 @@ impl Discovery {
                 true
             }
             Err(error) => {
-                error!(node = %spec.id, %error, "a node cannot be used; the others are");
+                error!(node = %spec.id, error = chain(&error), "a node cannot be used; the others are");
                 false
             }
         }
@@ -66,7 +67,7 @@ impl Discovery {
             match ec2.addresses().await {
                 Ok(addresses) => self.reconcile(&mut known, &addresses),
                 // What is known stays: EC2 being away says nothing of the nodes.
-                Err(error) => warn!(%error, "EC2 cannot be asked for nodes; those that are known stay"),
+                Err(error) => warn!(error = chain(&error), "EC2 cannot be asked for nodes; those that are known stay"),
             }
             tokio::select! {
                 biased;

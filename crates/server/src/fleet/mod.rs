@@ -8,6 +8,8 @@
 //! an instance that was started meanwhile nor bring back one that was removed.
 
 mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::sync::atomic::{AtomicU64, Ordering};

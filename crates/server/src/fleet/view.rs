@@ -146,7 +146,14 @@ pub struct View {
 
 impl View {
     pub(super) fn new() -> Self {
-        Self { nodes: Vec::new(), node_by_id: HashMap::new(), table: Table::new(), claims: BTreeMap::new(), version: 0, inspections: (0, 0) }
+        Self {
+            nodes: Vec::new(),
+            node_by_id: HashMap::new(),
+            table: Table::new(),
+            claims: BTreeMap::new(),
+            version: 0,
+            inspections: (0, 0),
+        }
     }
 
     // --- nodes

@@ -1,0 +1,208 @@
+//! Requests and answers: one pooled client per engine, and every rule of the conversation in one place.
+//!
+//! - The API version that was agreed on is in the path of every request; an engine that has been replaced and refuses it is asked
+//!   again, once.
+//! - Answers are bounded ([`read`]), and so is the time for them ([`within`]): headers *and* body.
+//! - Captain speaks to engines here and nowhere else.
+//!
+//! Not bollard: it sends no version, pools no connections, decodes a list whole or not at all (one odd container of a foreign
+//! tool would hide a node's instances), and starts its streams at their first poll, while events must flow before the listing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::de::DeserializeOwned;
+
+use super::connect::Connector;
+use super::endpoint::{Endpoint, Route};
+use super::failure::Failure;
+use super::negotiate::Profile;
+use super::tls::{Tls, TlsError};
+
+/// Connections kept idle: what a burst of starts leaves is soon used again, and more is the engine's memory wasted.
+const IDLE_CONNECTIONS: usize = 8;
+/// Each idle ssh connection is a process here and two there.
+const IDLE_SSH_CONNECTIONS: usize = 2;
+/// Longer than the usual time between two listings, shorter than the patience of proxies and firewalls in between.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Making a connection takes milliseconds, or a few round trips by ssh; a machine that has not answered by then is away.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// As much as is read of a refusal.
+const REFUSAL_LIMIT: usize = 64 * 1024;
+
+/// The conversation with one engine.
+pub(super) struct Wire {
+    client: Client<Connector, Full<Bytes>>,
+    base: String,
+    authorization: Option<HeaderValue>,
+    timeout: Duration,
+    profile: Mutex<Option<Arc<Profile>>>,
+}
+
+/// A request: what stands behind the version in the path, and a JSON body perhaps.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), body: Bytes::new() }
+    }
+
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub(super) fn post(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path)
+    }
+}
+
+impl Wire {
+    pub(super) fn new(endpoint: &Endpoint, tls: &Tls, timeout: Duration) -> Result<Self, TlsError> {
+        let connector = Connector::new(&endpoint.route, tls, CONNECT_LIMIT.min(timeout / 2))?;
+        let idle = match endpoint.route {
+            Route::Ssh { .. } => IDLE_SSH_CONNECTIONS,
+            Route::Tcp { .. } | Route::Unix { .. } => IDLE_CONNECTIONS,
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(idle)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build(connector);
+        // The scheme is always http here: TLS is the connector's. The authority becomes the Host header, which Go refuses
+        // when it is no host name.
+        let base = match &endpoint.route {
+            route @ Route::Tcp { .. } => format!("http://{route}"),
+            Route::Unix { .. } | Route::Ssh { .. } => "http://localhost".to_owned(),
+        };
+        let authorization = endpoint.authorization.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+        let authorization = authorization.map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
+        Ok(Self { client, base, authorization, timeout, profile: Mutex::new(None) })
+    }
+
+    /// The deadline of an ordinary call.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Sends a request as it stands, version and all, and gives the answer's head. An answer that is no success is an error.
+    pub(super) async fn exchange(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder().method(&call.method).uri(format!("{}{}", self.base, call.path));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if !call.body.is_empty() {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let request = request
+            .body(Full::new(call.body.clone()))
+            .map_err(|error| Failure::new(crate::engine::ErrorKind::Invalid, format!("no such request: {error}")))?;
+        let response = self.client.request(request).await.map_err(|error| Failure::transport(&error))?;
+        let status = response.status();
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(response);
+        }
+        Err(Failure::refusal(status, &read_some(response.into_body()).await))
+    }
+
+    /// Sends a request in the version agreed on.
+    pub(super) async fn send(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
+        let profile = self.profile().await?;
+        match self.exchange(&profile.versioned(call)).await {
+            // Refused before anything was done, so it may be sent again: the engine has been replaced by another version.
+            Err(failure) if failure.refuses_version() => {
+                let profile = self.negotiate().await?;
+                self.exchange(&profile.versioned(call)).await
+            }
+            other => other,
+        }
+    }
+
+    /// Sends, and reads the whole answer, within the deadline.
+    pub(super) async fn ask(&self, call: &Call, deadline: Duration, limit: usize) -> Result<Bytes, Failure> {
+        within(deadline, async { read(self.send(call).await?.into_body(), limit).await }).await
+    }
+
+    /// Sends, and decodes the answer, within the ordinary deadline.
+    pub(super) async fn ask_json<T: DeserializeOwned>(&self, call: &Call, limit: usize) -> Result<T, Failure> {
+        decode(&self.ask(call, self.timeout, limit).await?)
+    }
+
+    /// What was agreed with the engine; at the first call, and after a failure to agree, by asking it.
+    pub(super) async fn profile(&self) -> Result<Arc<Profile>, Failure> {
+        let known = self.profile.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some(profile) => Ok(profile),
+            None => self.negotiate().await,
+        }
+    }
+
+    /// Asks the engine who it is, and agrees on a version.
+    pub(super) async fn negotiate(&self) -> Result<Arc<Profile>, Failure> {
+        let profile = Arc::new(Profile::ask(self).await?);
+        *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&profile));
+        Ok(profile)
+    }
+}
+
+/// Bounds the whole of a call.
+pub(super) async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| Err(Failure::timed_out(deadline)))
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = next_piece(&mut body).await? {
+        if whole.len() + piece.len() > limit {
+            return Err(Failure::garbled(format!("its answer is larger than {} MiB", limit >> 20)));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// The next piece of a body; none at its end.
+pub(super) async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(|error| Failure::transport(&error))?.into_data() {
+            Ok(piece) if piece.is_empty() => {}
+            Ok(piece) => return Ok(Some(piece)),
+            Err(_trailers) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// As much of a refusal as came and as is useful: its status counts, even where its words break off.
+async fn read_some(mut body: Incoming) -> Bytes {
+    let mut some = BytesMut::new();
+    while some.len() < REFUSAL_LIMIT {
+        match next_piece(&mut body).await {
+            Ok(Some(piece)) => some.extend_from_slice(&piece),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    some.freeze()
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::undecodable(&error))
+}
