@@ -192,6 +192,14 @@ pub(crate) fn ignore_signal(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// Sets every signal that can be caught back to what programs expect.
+pub(crate) fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler code. KILL, STOP and the C library's own numbers are refused, which is as it should be.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Gives freed heap pages back to the kernel: the monitor lives long and its start-up needed more than its life does.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]

@@ -302,6 +302,9 @@ pub(crate) fn ours(prefix: &str) -> io::Result<Vec<PathBuf>> {
             }
         }
     }
+    // At the top, both bases are the same.
+    found.sort_unstable();
+    found.dedup();
     Ok(found)
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Ends {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
     Limited(Limitation),
+    /// All is prepared: if the pipe closes without another word, the program has begun. Without this word, the process was killed.
+    Ready,
     Failed(SetupError),
 }
 
@@ -89,11 +91,12 @@ impl Order<'_> {
         stderr: OwnedFd,
         messages: &mut std::fs::File,
     ) -> Result<(), SetupError> {
-        self.enter(Step::Namespaces);
         set_parent_process_death_signal(Some(Signal::KILL))
             .attempt(Step::Namespaces, || "tie the instance to its monitor".into())?;
-        // The monitor's own files are for nobody else's eyes; what is made from here on is the instance's.
+        self.enter(Step::Namespaces);
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        // The monitor ignores signals, which a program would inherit: it could not be stopped politely.
+        sys::default_signals();
         let mut go = std::fs::File::from(go);
         wait_for_go(&mut go).attempt(Step::Join, || "wait for the monitor".into())?;
         // Without a session of its own it could be reached through the monitor's.
@@ -118,7 +121,8 @@ impl Order<'_> {
         take_streams(&stdout, &stderr).attempt(Step::Filter, || "set up the standard streams".into())?;
         sys::close_on_exec_from(3).attempt(Step::Filter, || "close other descriptors".into())?;
         self.enter(Step::Exec);
-        seccomp::install().attempt(Step::Filter, || "install the seccomp filter".into())
+        seccomp::install().attempt(Step::Filter, || "install the seccomp filter".into())?;
+        tell(messages, &Message::Ready).attempt(Step::Exec, || "tell the monitor".into())
     }
 
     /// Returns only when it fails. The standard library sets the signal mask and SIGPIPE back to what programs expect.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::control::refused;
 use super::{ControlError, Jail, Phase, observe};
@@ -47,6 +47,20 @@ impl Jail {
         lock::take(&path).map_err(|source| ControlError::Unknown { id: id.clone(), source: ReadError { path, source } })
     }
 
+    /// A monitor that has recorded the end holds its lock for a moment longer: that is waited for.
+    fn take_lock_of_ended(&self, id: &Id, dir: &Path) -> Result<Option<Lock>, ControlError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(lock) = self.take_lock(id)? {
+                return Ok(Some(lock));
+            }
+            if !matches!(observe::phase(dir), Ok(Phase::Exited(_))) || Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn recover_locked(&self, id: &Id, dir: &Path, _lock: &Lock) -> Result<bool, ControlError> {
         let unknown = |source| ControlError::Unknown { id: id.clone(), source };
         let (groups, started_ms) = match state::read(dir).map_err(unknown)? {
@@ -82,7 +96,7 @@ impl Jail {
         if !dir.exists() {
             return Ok(false);
         }
-        let Some(lock) = self.take_lock(id)? else { return Err(ControlError::Running(id.clone())) };
+        let Some(lock) = self.take_lock_of_ended(id, &dir)? else { return Err(ControlError::Running(id.clone())) };
         self.recover_locked(id, &dir, &lock)?;
         if let Ok(Some(State::Exited(exited))) = state::read(&dir)
             && let Some(left) = Groups::new(exited.groups).remove(PATIENCE).first()

@@ -58,6 +58,9 @@ pub enum LaunchError {
 /// What the hidden role said, at most: an error fits, and nothing else is ever said.
 const SPOKEN_MOST: u64 = 64 << 10;
 
+/// How long a killed monitor is waited for.
+const ABANDON_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Jail {
     /// Launches a created instance and waits until its program has begun (milliseconds, as a rule), failed to, or `patience` has ended.
     ///
@@ -97,7 +100,14 @@ impl Jail {
         };
         // If it cannot be killed it can still be seen: the instance stays "starting", and whoever looks tries again.
         let _ = monitor.signal(libc::SIGKILL);
-        let _ = self.recover(id);
+        // Its lock is free when it and (a moment later) the first process are dead.
+        let deadline = Instant::now() + ABANDON_PATIENCE;
+        while !matches!(self.recover(id), Ok(true)) && Instant::now() < deadline {
+            if matches!(observe::phase(&self.dir(id)), Ok(Phase::Exited(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

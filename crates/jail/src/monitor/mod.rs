@@ -82,7 +82,8 @@ fn become_daemon() -> Result<Pipe, SetupError> {
     {
         sys::ignore_signal(signal);
     }
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // Instances read their own control groups; the files that are nobody's business are made with modes of their own, in a folder of 0700.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     std::env::set_current_dir("/").attempt(step, || "enter /".into())?;
     // A name of its own in `ps`; it cannot fail with so short a constant.
     let _ = rustix::thread::set_name(c"captain-monitor");

@@ -324,12 +324,19 @@ fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Resu
 /// Reads until the first process executes its program (which closes the pipe) or says why it cannot.
 fn listen(messages: OwnedFd) -> Result<Vec<Limitation>, SetupError> {
     let mut limitations = Vec::new();
+    let mut ready = false;
     for line in BufReader::new(File::from(messages)).lines() {
         let line = line.attempt(Step::Exec, || "listen to the first process".into())?;
         match serde_json::from_str(&line).attempt(Step::Exec, || "understand the first process".into())? {
             Message::Limited(limitation) => limitations.push(limitation),
+            Message::Ready => ready = true,
             Message::Failed(error) => return Err(error),
         }
+    }
+    if !ready {
+        let reason = "it was killed while it prepared itself (too little memory, perhaps)".to_owned();
+        let attempt = "prepare the first process".to_owned();
+        return Err(SetupError { step: Step::Exec, attempt, errno: None, reason });
     }
     Ok(limitations)
 }

@@ -181,7 +181,7 @@ fn traces_or_signals_a_process_outside() {
     let mut bystander = Command::new("/bin/sleep").arg("1000").uid(uid).gid(uid).stdout(Stdio::null()).spawn().unwrap();
     let pid = bystander.id();
     let spec = world.python(&format!(
-        "print(sys({ptrace}, 16, {pid}, 0, 0), sys({kill}, {pid}, 9), sys({kill}, -1, 9), sys({readv}, {pid}, 0, 0, 0, 0, 0))",
+        "buf = ctypes.create_string_buffer(8); iov = (ctypes.c_size_t * 2)(ctypes.addressof(buf), 8)\nprint(sys({ptrace}, 16, {pid}, 0, 0), sys({kill}, {pid}, 9), sys({kill}, -1, 9), sys({readv}, {pid}, iov, 1, iov, 1, 0))",
         ptrace = libc::SYS_ptrace,
         kill = libc::SYS_kill,
         readv = libc::SYS_process_vm_readv,

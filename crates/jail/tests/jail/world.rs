@@ -186,10 +186,10 @@ impl Drop for World {
     }
 }
 
-/// Host processes of this uid.
+/// Living host processes of this uid. A dead one that its parent has not yet reaped is nobody's any more.
 pub(crate) fn processes_of(uid: u32) -> Vec<String> {
     let line = format!("Uid:\t{uid}\t");
     let statuses =
         fs::read_dir("/proc").unwrap().flatten().filter_map(|e| fs::read_to_string(e.path().join("status")).ok());
-    statuses.filter(|status| status.contains(&line)).collect()
+    statuses.filter(|status| status.contains(&line) && !status.contains("(zombie)")).collect()
 }
