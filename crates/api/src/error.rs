@@ -23,6 +23,8 @@ pub enum Code {
     RequestTimeout,
     /// 409: the same operation is being carried out already.
     OperationInProgress,
+    /// 409: the same operation was carried out before: its instance is there.
+    OperationDone,
     /// 409: the prefix of an id fits several instances.
     AmbiguousId,
     /// 413: the body is too large.

@@ -30,6 +30,8 @@ const CREATIONS: u32 = 2;
 pub struct Order {
     /// The operation: given by the client, or drawn.
     pub operation: OperationId,
+    /// Whether the client gave it, and so may give it again.
+    pub repeatable: bool,
     /// The app.
     pub app: AppName,
     /// The node.
@@ -73,6 +75,14 @@ pub enum StartError {
     /// The operation is being carried out already.
     #[error("operation {0} is being carried out already")]
     InProgress(OperationId),
+    /// The operation was carried out before.
+    #[error("operation {operation} was carried out already: it started instance {instance}")]
+    Done {
+        /// The operation.
+        operation: OperationId,
+        /// What it started.
+        instance: InstanceId,
+    },
     /// Too many changes wait for the node.
     #[error("too many changes are waiting for node {0}")]
     Busy(NodeId),
@@ -100,6 +110,12 @@ pub async fn start(captain: &Captain, order: Order) -> Result<Instance, StartErr
 }
 
 async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartError> {
+    if order.repeatable {
+        let done = captain.fleet().read(|view| view.instance_of(&order.node, order.operation));
+        if let Some(instance) = done {
+            return Err(StartError::Done { operation: order.operation, instance });
+        }
+    }
     let reservation = captain
         .fleet()
         .reserve(&order.node, &order.app, order.slots, order.operation, captain.now())

@@ -288,6 +288,8 @@ proptest! {
                     let sightings: Vec<_> = seen.into_iter().map(|(n, state)| sighting(n, state)).collect();
                     fleet.write(|view| view.listed(stamp, &node(), &sightings, Timestamp(1)));
                 }
+                // An operation that made an instance is not carried out again (`actions::start`).
+                Step::Reserve(n) if fleet.read(|view| view.instance_of(&node(), operation(n))).is_some() => {}
                 Step::Reserve(n) => {
                     if let Ok(reservation) = reserve(&fleet, n) {
                         held.insert(n, reservation);

@@ -310,6 +310,12 @@ impl View {
         self.claims.iter().map(|(operation, claim)| (*operation, claim))
     }
 
+    /// The instance on this node that an operation made. Looks through the node's instances: two million operations are not
+    /// indexed for the few that are asked for again.
+    pub fn instance_of(&self, node: &NodeId, operation: OperationId) -> Option<InstanceId> {
+        self.instances_of(node).find(|instance| instance.operation() == Some(operation)).map(|instance| instance.id())
+    }
+
     /// One claim.
     pub fn claim(&self, operation: OperationId) -> Option<&Claim> {
         self.claims.get(&operation)

@@ -49,7 +49,7 @@ fn status(code: Code) -> StatusCode {
         Code::NoSuchPath | Code::NoSuchInstance | Code::NoSuchNode | Code::NoSuchClaim => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::OperationInProgress | Code::AmbiguousId => StatusCode::CONFLICT,
+        Code::OperationInProgress | Code::OperationDone | Code::AmbiguousId => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::Unprocessable | Code::ImageUnavailable => StatusCode::UNPROCESSABLE_ENTITY,
@@ -120,6 +120,9 @@ impl From<StartError> for ApiError {
                 .node(&node)
                 .help(format!("it needs {asked} and {node} has {} free", free.0)),
             StartError::InProgress(operation) => Self::new(Code::OperationInProgress, message).operation(&operation),
+            StartError::Done { operation, instance } => {
+                Self::new(Code::OperationDone, message).operation(&operation).help(format!("see /instances/{instance}"))
+            }
             StartError::Busy(node) => Self::new(Code::Busy, message).node(&node),
             StartError::Engine(error) => Self::from(&*error),
             StartError::Vanished => Self::new(Code::EngineError, message),

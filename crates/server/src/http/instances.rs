@@ -9,14 +9,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, extract};
 use captain_api::{Code, ErrorBody, Instance, LogLine, Start, Summary};
+use captain_domain::InstanceId;
 use captain_domain::id::IdPrefix;
-use captain_domain::{InstanceId, OperationId};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::render::{self, InstanceJson};
-use super::{App, OPERATION, logs, self_stop, start_body};
+use super::start_body::{self, Operation};
+use super::{App, OPERATION, logs, self_stop};
 use crate::actions;
 use crate::fleet::{Filter, Found, StateFilter, View};
 
@@ -291,10 +292,10 @@ pub(super) async fn start(State(app): State<App>, request: Request) -> Result<Re
     let order = start_body::parse(&body, operation, app.captain.policy())?;
     let instance = actions::start::start(&app.captain, order)
         .await
-        .map_err(|error| ApiError::from(error).operation(&operation))?;
+        .map_err(|error| ApiError::from(error).operation(&operation.id))?;
     let place = format!("/instances/{}", instance.id);
     let mut response = (StatusCode::CREATED, Json(render::fresh(&instance))).into_response();
-    for (name, value) in [(header::LOCATION, place), (OPERATION, operation.to_string())] {
+    for (name, value) in [(header::LOCATION, place), (OPERATION, operation.id.to_string())] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
         }
@@ -302,9 +303,11 @@ pub(super) async fn start(State(app): State<App>, request: Request) -> Result<Re
     Ok(response)
 }
 
-fn operation_of(app: &App, headers: &HeaderMap) -> Result<OperationId, ApiError> {
-    let Some(given) = headers.get(OPERATION) else { return Ok(app.captain.chance().operation()) };
-    let parsed = given.to_str().ok().and_then(|text| text.parse().ok());
+fn operation_of(app: &App, headers: &HeaderMap) -> Result<Operation, ApiError> {
+    let Some(given) = headers.get(OPERATION) else {
+        return Ok(Operation { id: app.captain.chance().operation(), given: false });
+    };
+    let parsed = given.to_str().ok().and_then(|text| text.parse().ok()).map(|id| Operation { id, given: true });
     parsed.ok_or_else(|| ApiError::field(Code::BadRequest, "Captain-Operation", "must be a UUID"))
 }
 

@@ -26,8 +26,16 @@ fn cannot_work(field: &str, problem: &str) -> ApiError {
     ApiError::field(Code::Unprocessable, field, problem)
 }
 
+/// The operation of a start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operation {
+    pub(super) id: OperationId,
+    /// Whether the client chose it.
+    pub(super) given: bool,
+}
+
 /// Reads the body: what was given, and what it means under this policy.
-pub(super) fn parse(body: &[u8], operation: OperationId, policy: &Policy) -> Result<Order, ApiError> {
+pub(super) fn parse(body: &[u8], operation: Operation, policy: &Policy) -> Result<Order, ApiError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| ApiError::new(Code::BadRequest, "the body is not UTF-8, and so not JSON"))?;
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_an_object(text, &error))?;
@@ -47,7 +55,8 @@ pub(super) fn parse(body: &[u8], operation: OperationId, policy: &Policy) -> Res
         return Err(cannot_work("slug_runner_version", problem));
     }
     Ok(Order {
-        operation,
+        operation: operation.id,
+        repeatable: operation.given,
         app,
         node: NodeId::trusted(&node),
         slug_uri,
