@@ -251,7 +251,7 @@ fn classify(line: &str) -> Line<'_> {
     // The type begins at the margin: an indented line is the continuation of something, which only YAML knows.
     let Some((name, rest)) = line.split_once(':') else { return Line::Other };
     let (name, command) = (name.trim_end_matches(is_blank), rest.trim_matches(is_blank));
-    if name.is_empty() || !name.bytes().all(is_type_byte) || command.is_empty() {
+    if name.is_empty() || !name.bytes().all(is_type_byte) || command.trim().is_empty() {
         return Line::Other;
     }
     Line::Process { name, command, blank_after_colon: rest.starts_with(is_blank) }

@@ -63,6 +63,7 @@ fn refusals_name_the_line() {
         ("web: a\nnothing here\n", "line 2 (`nothing here`) is not `type: command`"),
         ("web: a\n\n worker: b\n", "line 3 (` worker: b`) is not `type: command`"),
         ("web:\n", "line 1: web has no command"),
+        ("web: a\nw:\u{b}\u{b}\n", "line 2 (`w:??`) is not `type: command`"),
         ("---\nweb: {a: b}\n", "line 2: the value of web is not a command"),
         ("---\nw.b: a\n", "line 2: the key is not a process type"),
         ("---\nweb: &x a\nworker: *x\n", "line 3: YAML aliases are not accepted"),

@@ -209,7 +209,7 @@ fn idle_memory_is_small() {
         .trim()
         .parse()
         .unwrap();
-    // A debug build, dynamically linked: the C library's own pages are most of it. The static release is measured by scripts.
+    // A debug build, dynamically linked: pages of the C library are most of it. measure.sh looks at the static release.
     assert!(resident < 4096, "{resident} KiB");
     let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap().trim();
     assert_eq!(threads, "1");
