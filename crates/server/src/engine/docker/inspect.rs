@@ -178,7 +178,11 @@ impl Document {
         Environment::from_entries(entries.filter(|entry| !(marked && is_podmans(entry)))).without_reserved()
     }
 
+    /// The port that leads to it. Podman goes on to tell the port of what has ended: somebody else may have it by now.
     fn port(&self) -> Option<u16> {
+        if !self.state().is_running() {
+            return None;
+        }
         let ports = self.network_settings.as_ref()?.ports.as_ref()?;
         bound_port(ports.get(&instance_port())?.as_ref()?)
     }
@@ -300,7 +304,9 @@ mod tests {
         let instance = instance(&exited(ours()));
         let exit = instance.exit.unwrap();
         assert_eq!((exit.code, exit.out_of_memory, exit.at), (137, true, Some(Timestamp(1_795_341_602_000))));
-        assert_eq!(instance.port, None);
+        let mut podmans = exited(ours());
+        podmans["NetworkSettings"]["Ports"] = json!({"8080/tcp": [{"HostIp": "", "HostPort": "39875"}]});
+        assert_eq!((instance.port, self::instance(&podmans).port), (None, None));
     }
 
     #[test]

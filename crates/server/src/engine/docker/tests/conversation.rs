@@ -260,7 +260,7 @@ async fn a_failed_creation_has_its_kind_and_keeps_secrets() {
 
 #[tokio::test]
 async fn what_is_so_already_is_a_success() {
-    let fake = Fake::tcp(|seen| (seen.method == "POST").then(|| Reply::Json(304, Value::Null))).await;
+    let fake = Fake::tcp(|seen| (seen.method == "POST").then_some(Reply::Json(304, Value::Null))).await;
     let engine = fake.client();
     engine.start(ID).await.unwrap();
     engine.stop(ID, Duration::from_secs(10)).await.unwrap();
@@ -272,8 +272,11 @@ async fn removal_asks_for_what_it_was_asked() {
         let forced = seen.target.contains("force=true");
         let running =
             json!({"message": "You cannot remove a running container ab. Stop the container before removing it"});
-        (seen.method == "DELETE")
-            .then(|| if forced { Reply::Json(204, Value::Null) } else { Reply::Json(409, running) })
+        (seen.method == "DELETE").then_some(if forced {
+            Reply::Json(204, Value::Null)
+        } else {
+            Reply::Json(409, running)
+        })
     })
     .await;
     let engine = fake.client();
