@@ -11,12 +11,13 @@ use thiserror::Error;
 
 use crate::environment::EnvironmentError;
 use crate::printer::{Printer, Tint};
+use crate::slug::SlugFailure;
 
 /// The exit codes, as the help of each command shows them.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    the server refused, or failed
+  1    the server refused, or failed; the slug is faulty
   2    the command line or a file that it names is wrong
   3    no captain can be reached, or what answers is none
   4    there is no such instance, node or claim
@@ -29,7 +30,7 @@ Exit codes:
 pub enum Exit {
     /// It did what it was asked.
     Done = 0,
-    /// The server refused, or failed.
+    /// The server refused, or failed; or the slug is faulty.
     Refused = 1,
     /// The command line, or a file that it names, is wrong.
     Usage = 2,
@@ -69,6 +70,9 @@ pub enum Failure {
     /// A variable or a file of variables is wrong.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
+    /// A slug cannot be made or read.
+    #[error(transparent)]
+    Slug(#[from] SlugFailure),
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     File {
@@ -91,6 +95,7 @@ impl Failure {
         match self {
             Self::Request(error) => of_request(error),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Slug(failure) => failure.exit(),
             Self::Output(_) | Self::Runtime { .. } => Exit::Refused,
             Self::Usage { .. } | Self::Environment(_) | Self::File { .. } => Exit::Usage,
         }

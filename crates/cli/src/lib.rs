@@ -22,6 +22,7 @@ mod logs;
 mod man;
 mod nodes;
 mod ps;
+mod slug;
 mod start;
 mod stop;
 mod summary;
@@ -48,6 +49,9 @@ pub enum Command {
     Summary(summary::Args),
     /// List the starts that are under way
     Claims(claims::Args),
+    /// Make slugs and look into them
+    #[command(subcommand)]
+    Slug(slug::SlugCommand),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual, or write all its pages
@@ -79,6 +83,7 @@ async fn execute(command: Command, whole: clap::Command, printer: &mut Printer) 
         Command::Nodes(args) => nodes::run(&args, printer).await,
         Command::Summary(args) => summary::run(&args, printer).await,
         Command::Claims(args) => claims::run(args, printer).await,
+        Command::Slug(command) => slug::run(command, printer),
         Command::Completions(args) => completions::run(&args, whole, printer),
         Command::Man(args) => man::run(args, whole, printer),
     }

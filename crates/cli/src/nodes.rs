@@ -73,12 +73,14 @@ fn tell(node: &Node, now: Timestamp, printer: &mut Printer) {
     let label = printer.talk_tint("warning:", Tint::Odd);
     let id = printable(&node.id);
     if !is_healthy(node) {
-        let since = node.since.as_ref().map(|at| format!(" since {}", age::since(Some(at), now))).unwrap_or_default();
-        let known = node.last_known.as_ref().map(|known| {
+        let mut history = Vec::new();
+        history.extend(node.since.as_ref().map(|at| format!("for {}", age::since(Some(at), now))));
+        history.extend(node.last_known.as_ref().map(|known| {
             let age = age::since(Some(&known.at), now);
-            format!("; {age} ago, {} of its {} slots were free", known.slots.free, known.slots.total)
-        });
-        printer.say(&format!("{label} {id} is {}{since}{}", printable(&node.state), known.unwrap_or_default()));
+            format!("{age} ago, {} of its {} slots were free", known.slots.free, known.slots.total)
+        }));
+        let history = if history.is_empty() { String::new() } else { format!(" ({})", history.join("; ")) };
+        printer.say(&format!("{label} {id} is {}{history}", printable(&node.state)));
     }
     for warning in &node.warnings {
         printer.say(&format!("{label} {id}: {}", printable(warning)));

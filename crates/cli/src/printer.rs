@@ -92,6 +92,11 @@ impl Printer {
         if self.talk.colour { tint.paint(text) } else { text.to_owned() }
     }
 
+    /// Text for [`Printer::data`], likewise.
+    pub fn data_tint(&self, text: &str, tint: Tint) -> String {
+        if self.data.colour { tint.paint(text) } else { text.to_owned() }
+    }
+
     /// Whether a person looks at stdout.
     pub fn data_is_seen(&self) -> bool {
         self.data.terminal

@@ -46,26 +46,22 @@ impl Drop for Progress<'_> {
 pub struct Transfer<'a> {
     progress: Progress<'a>,
     what: String,
-    total: Option<u64>,
-    done: u64,
     began: Instant,
     drawn: Option<Instant>,
 }
 
 impl<'a> Transfer<'a> {
-    /// A transfer that begins now; `total` is its size, where it is known.
-    pub fn new(progress: Progress<'a>, what: impl Into<String>, total: Option<u64>) -> Self {
-        Self { progress, what: what.into(), total, done: 0, began: Instant::now(), drawn: None }
+    /// A transfer that begins now.
+    pub fn new(progress: Progress<'a>, what: impl Into<String>) -> Self {
+        Self { progress, what: what.into(), began: Instant::now(), drawn: None }
     }
 
-    /// So many more bytes have gone.
-    pub fn advance(&mut self, bytes: u64) {
-        self.done += bytes;
+    /// So many bytes have gone, of so many where that is known. Cheap enough to be told of every write.
+    pub fn at(&mut self, done: u64, total: Option<u64>) {
         let now = Instant::now();
         if self.drawn.is_none_or(|drawn| now.duration_since(drawn) >= REDRAW) {
             self.drawn = Some(now);
-            let figures = figures(self.done, self.total, now.duration_since(self.began));
-            self.progress.show(&self.what, &figures);
+            self.progress.show(&self.what, &figures(done, total, now.duration_since(self.began)));
         }
     }
 }

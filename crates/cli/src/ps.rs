@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use captain_api::client::{Get, InstanceFilter};
-use captain_api::{Instance, InstanceState};
+use captain_api::{Instance, InstanceState, Node};
 use jiff::Timestamp;
 
 use crate::age;
 use crate::connection::Connection;
 use crate::exit::{EXIT_CODES, Exit, Failure};
+use crate::nodes::is_healthy;
 use crate::printer::{Printer, Tint};
 use crate::table::{Cell, Column, Table, printable};
 
@@ -42,13 +43,15 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<Exit, Failu
         args.connection.pass_on(&query, printer).await?;
         return Ok(Exit::Done);
     }
-    let mut instances = args.connection.client()?.get(&query).await?;
+    let client = args.connection.client()?;
+    let mut instances = client.get(&query).await?;
     if instances.is_empty() {
         printer.say(match (narrowed, args.all) {
             (true, _) => "no such instances",
             (false, true) => "there are no instances",
             (false, false) => "no instances run; --all lists those that have ended as well",
         });
+        doubt(&client.nodes().await?, printer);
         return Ok(Exit::Done);
     }
     instances.sort_by(|a, b| (&a.app, &a.node, &a.created, &a.id).cmp(&(&b.app, &b.node, &b.created, &b.id)));
@@ -120,6 +123,16 @@ fn tell_silent_nodes(instances: &[Instance], now: Timestamp, printer: &mut Print
         };
         let label = printer.talk_tint("warning:", Tint::Odd);
         printer.say(&format!("{label} {} is {}; {heard}", printable(node), printable(state)));
+    }
+}
+
+/// An empty list is true of the nodes that answer, and of no other.
+fn doubt(nodes: &[Node], printer: &mut Printer) {
+    let silent: Vec<String> = nodes.iter().filter(|node| !is_healthy(node)).map(|node| printable(&node.id)).collect();
+    if !silent.is_empty() {
+        let label = printer.talk_tint("warning:", Tint::Odd);
+        let silent = silent.join(", ");
+        printer.say(&format!("{label} these nodes do not answer, and what runs on them is not known: {silent}"));
     }
 }
 

@@ -88,7 +88,7 @@ app-2  unreachable     -     -      -  -
 ";
     let talk = "\
 warning: app-1: 110 slots need 14.1 GB; the machine has 8.3 GB
-warning: app-2 is unreachable: connection refused since 4m; 4m ago, 32 of its 110 slots were free
+warning: app-2 is unreachable: connection refused (for 4m; 4m ago, 32 of its 110 slots were free)
 ";
     assert_eq!(captain(&server.url(), &["nodes"]).await, ended(0, table, talk));
 }
@@ -119,6 +119,22 @@ OPERATION                             APP   NODE   SLOTS  PHASE      AGE  DETAIL
     assert_eq!(server.lines(), ["GET /claims/", "GET /claims/0b8c"]);
     let over = Scripted::always(404, error(404, "no_such_claim", "no start 0b8c is under way")).await;
     assert_eq!(captain(&over.url(), &["claims", "0b8c"]).await, ended(4, "", "error: no start 0b8c is under way\n"));
+}
+
+#[tokio::test]
+async fn an_empty_list_is_not_taken_for_the_whole_truth_while_nodes_are_silent() {
+    let ill = json!({"state": "unreachable: connection refused"});
+    let nodes = json!([node("app-2", 0, 0, ill.clone()), node("app-1", 4, 4, json!({})), node("app-3", 0, 0, ill)]);
+    let server = Scripted::answering(move |asked| {
+        let answer = if asked.target == "/nodes/" { nodes.clone() } else { json!([]) };
+        std::future::ready(json_answer(200, &answer))
+    })
+    .await;
+    let said = "\
+no instances run; --all lists those that have ended as well
+warning: these nodes do not answer, and what runs on them is not known: app-2, app-3
+";
+    assert_eq!(captain(&server.url(), &["ps"]).await, ended(0, "", said));
 }
 
 /// Stops everything but `missing` and `busy`.
