@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a monitor is. In the order in which they are passed; the steps from `Namespaces` to `Exec` belong to the instance's first process.
+/// Where a monitor is. In the order in which they are passed; the steps from `Join` to `Exec` belong to the instance's first process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are the documentation

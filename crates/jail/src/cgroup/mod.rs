@@ -5,8 +5,9 @@
 
 mod layout;
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::{Limitation, Resource};
 use crate::spec::Limits;
-use crate::sys;
+use crate::sys::{self, Forked};
 
 /// What the groups count. `None` where this machine does not count it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,15 +187,41 @@ fn writable(base: &Path) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(base.join("cgroup.procs")).map(drop)
 }
 
-/// Moves this process out of the group in which it was started, wherever that is possible, so that ending the server's service does not
+/// Forks into the new namespaces and, where that is possible, into the version 2 group `group`. Says on both sides whether it was.
+pub(crate) fn fork(namespaces: i32, group: Option<&Path>) -> io::Result<(Forked, bool)> {
+    let born_inside = group.and_then(|group| {
+        let group = File::open(group).ok()?;
+        // Old kernels and container hosts do not know this way; the plain one and a move do the same, only slower.
+        sys::fork_into_group(namespaces, group.as_fd()).ok()
+    });
+    match born_inside {
+        Some(forked) => Ok((forked, true)),
+        None => Ok((sys::fork_into(namespaces)?, false)),
+    }
+}
+
+/// The folder for monitors in a hierarchy: outside of whatever service the server is in.
+fn refuge(hierarchy: &Hierarchy) -> PathBuf {
+    hierarchy.bases()[0].join("monitors")
+}
+
+/// The group of version 2 into which a monitor is best born, if it has to leave the server's.
+pub(crate) fn birthplace(hierarchies: &Hierarchies) -> Option<PathBuf> {
+    let unified = hierarchies.0.iter().find(|h| h.unified && !h.at_top())?;
+    make_dir(&unified.bases()[0]).and_then(|()| make_dir(&refuge(unified))).ok()?;
+    Some(refuge(unified))
+}
+
+/// Moves this process out of the groups in which it was started, wherever that is possible, so that ending the server's service does not
 /// end the monitors. Says where it was not.
 pub(crate) fn leave_service(hierarchies: &Hierarchies) -> Option<Limitation> {
     let mut stuck = None;
     for hierarchy in hierarchies.0.iter().filter(|h| !h.at_top()) {
-        let refuge = hierarchy.bases()[0].join("monitors");
-        let moved = make_dir(&hierarchy.bases()[0])
-            .and_then(|()| make_dir(&refuge))
-            .and_then(|()| fs::write(refuge.join("cgroup.procs"), "0"));
+        let refuge = refuge(hierarchy);
+        if hierarchy.mount.join(&hierarchy.own) == refuge {
+            continue;
+        }
+        let moved = make_dir(&hierarchy.bases()[0]).and_then(|()| make_dir(&refuge)).and_then(|()| enter(&refuge));
         // Service managers end services by the unified hierarchy, or by their own named one; the others only share limits.
         let tracked = hierarchy.unified || hierarchy.controllers.iter().any(|c| c.starts_with("name="));
         if let Err(error) = moved
@@ -204,6 +231,15 @@ pub(crate) fn leave_service(hierarchies: &Hierarchies) -> Option<Limitation> {
         }
     }
     stuck
+}
+
+/// Moves this process, which has one thread. On version 1 through `tasks`: a thread that moves itself is spared the lock on all forks and
+/// exits of the machine, which `cgroup.procs` takes and which costs milliseconds.
+fn enter(group: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).open(group.join("tasks")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(group.join("cgroup.procs"), "0"),
+        opened => opened?.write_all(b"0"),
+    }
 }
 
 /// Where only the server's own group of version 2 is ours (delegation), the server must leave it for a leaf before groups below it can
@@ -228,8 +264,14 @@ impl Groups {
         Self { paths }
     }
 
-    pub(crate) fn join(&self, pid: i32) -> io::Result<()> {
-        self.paths.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), pid.to_string()))
+    /// The version 2 group among them.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.paths.iter().map(PathBuf::as_path).find(|group| is_unified(group))
+    }
+
+    /// Moves this process, which has one thread, into all of them; into that of version 2 only if it was not born there.
+    pub(crate) fn enter(&self, born_inside: bool) -> io::Result<()> {
+        self.paths.iter().filter(|group| !(born_inside && is_unified(group))).try_for_each(|group| enter(group))
     }
 
     /// How many processes the kernel has killed here for want of memory. Both versions count in a line `oom_kill <n>`.
@@ -263,7 +305,6 @@ impl Groups {
                     && let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                     && members(group).contains(&pid.as_raw_nonzero().get())
                 {
-                    use std::os::fd::AsFd;
                     // Asked again after the descriptor was open, hence surely a process of this group. It may have ended meanwhile.
                     let _ = sys::signal_process(pidfd.as_fd(), libc::SIGKILL);
                 }
@@ -306,6 +347,11 @@ pub(crate) fn ours(prefix: &str) -> io::Result<Vec<PathBuf>> {
     found.sort_unstable();
     found.dedup();
     Ok(found)
+}
+
+/// Only version 2 has this file.
+fn is_unified(group: &Path) -> bool {
+    group.join("cgroup.events").exists()
 }
 
 fn members(group: &Path) -> Vec<i32> {

@@ -3,7 +3,7 @@
 //! It runs code of ours until `exec`, with powers that shrink step by step. It never returns: on failure it tells the monitor through
 //! the pipe, and ends. The order is the design (each line needs the ones before it):
 //!
-//! wait to be put into the control groups → cgroup namespace (so that the groups look like the top) → mounts → pivot → limits, keyring
+//! wait for the monitor → enter the control groups → cgroup namespace (so that the groups look like the top) → mounts → pivot → limits, keyring
 //! → bounding set, uid, capabilities → parent-death signal (again: changing the uid clears it) → no new privileges → Landlock → streams
 //! → every other descriptor close-on-exec → seccomp (last: it forbids most of the above) → exec.
 
@@ -20,6 +20,7 @@ use std::process::Command;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Groups;
 use crate::report::{Limitation, Mode};
 use crate::setup::{Attempt, SetupError, Step};
 use crate::spec::Record;
@@ -32,7 +33,9 @@ pub(crate) struct Order<'a> {
     /// An empty directory on which the root is built.
     pub(crate) root: PathBuf,
     /// The instance's control groups, shown to it read-only: run-times read their limits there.
-    pub(crate) groups: &'a [PathBuf],
+    pub(crate) groups: &'a Groups,
+    /// Whether it was born in the one of version 2.
+    pub(crate) born_inside: bool,
     /// Translates the owner of the slug's files; `None` where that is not possible.
     pub(crate) owners: Option<OwnedFd>,
     /// Whether pids are limited by no group, so that RLIMIT_NPROC must do.
@@ -93,12 +96,14 @@ impl Order<'_> {
     ) -> Result<(), SetupError> {
         set_parent_process_death_signal(Some(Signal::KILL))
             .attempt(Step::Namespaces, || "tie the instance to its monitor".into())?;
-        self.enter(Step::Namespaces);
+        self.enter(Step::Join);
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         // The monitor ignores signals, which a program would inherit: it could not be stopped politely.
         sys::default_signals();
         let mut go = std::fs::File::from(go);
         wait_for_go(&mut go).attempt(Step::Join, || "wait for the monitor".into())?;
+        self.groups.enter(self.born_inside).attempt(Step::Join, || "enter the control groups".into())?;
+        self.enter(Step::Namespaces);
         // Without a session of its own it could be reached through the monitor's.
         rustix::process::setsid().attempt(Step::Namespaces, || "begin a session".into())?;
         sys::leave_cgroup_namespace().attempt(Step::Namespaces, || "make a cgroup namespace".into())?;

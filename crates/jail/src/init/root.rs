@@ -183,7 +183,7 @@ impl Order<'_> {
     /// The instance's own groups and the list of CPUs, where run-times look for how much they may use.
     fn control_groups(&self) -> io::Result<()> {
         folder("sys")?;
-        for group in self.groups {
+        for group in &self.groups.paths {
             // /sys/fs/cgroup/memory/captain/x is shown as /sys/fs/cgroup/memory, /sys/fs/cgroup/captain/x as /sys/fs/cgroup.
             let at = group.ancestors().take_while(|a| a.parent().is_some()).find(|a| !is_group(a));
             let Some(parent) = at else { continue };

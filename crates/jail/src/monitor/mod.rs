@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::cgroup::{self, Hierarchies};
 use crate::setup::{Attempt, SetupError, Step};
 use crate::sys::{self, Forked};
 
@@ -54,7 +55,9 @@ fn speak(to: &mut impl Write, error: &SetupError) -> std::io::Result<()> {
 
 /// Forks; the parent ends at once, and the child lives the monitor's life.
 fn detach(dir: &Path, on_step: OnStep) -> Result<(), SetupError> {
-    match sys::fork_into(0).attempt(Step::Detach, || "fork the monitor".into())? {
+    let birthplace = Hierarchies::discover().ok().and_then(|hierarchies| cgroup::birthplace(&hierarchies));
+    let (forked, _) = cgroup::fork(0, birthplace.as_deref()).attempt(Step::Detach, || "fork the monitor".into())?;
+    match forked {
         Forked::Parent { .. } => Ok(()),
         Forked::Child => {
             let code = match become_daemon() {

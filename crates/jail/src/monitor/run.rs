@@ -255,13 +255,16 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupErr
     enter(Step::OwnerMap);
     let pipes = Pipes::make(uid, wanted.mode).attempt(Step::Clone, || "make pipes".into())?;
     let user = if wanted.mode == Mode::User { libc::CLONE_NEWUSER } else { 0 };
-    match sys::fork_into(NAMESPACES | user).attempt(Step::Clone, || "clone into new namespaces".into())? {
+    let (forked, born_inside) = cgroup::fork(NAMESPACES | user, wanted.groups.unified())
+        .attempt(Step::Clone, || "clone into new namespaces".into())?;
+    match forked {
         Forked::Child => {
             let order = Order {
                 record: wanted.record,
                 mode: wanted.mode,
                 root: wanted.dir.join("root"),
-                groups: &wanted.groups.paths,
+                groups: wanted.groups,
+                born_inside,
                 owners,
                 limit_pids_by_rlimit: wanted.mode == Mode::User && lacks_pids(wanted.limitations),
                 rehearsal: wanted.rehearsal,
@@ -302,8 +305,6 @@ fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Resu
             idmap::map_to_this_user(child, wanted.record.uid).attempt(Step::UserMap, || "map this user".into())?;
         }
         enter(Step::UserMap);
-        wanted.groups.join(child).attempt(Step::Join, || "put it into its control groups".into())?;
-        enter(Step::Join);
         let mut go = File::from(pipes.go);
         go.write_all(&[1]).attempt(Step::Join, || "let it go on".into())?;
         // `go` stays open until the messages end: its closing would tell the child that the monitor is gone.

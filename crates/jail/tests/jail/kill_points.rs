@@ -9,7 +9,8 @@ use captain_jail::{LaunchError, Phase, Step};
 use crate::world::{PATIENCE, World, eventually, id, processes_of};
 
 /// The steps that the first process takes; the others are the monitor's.
-const OF_THE_FIRST: [Step; 10] = [
+const OF_THE_FIRST: [Step; 11] = [
+    Step::Join,
     Step::Namespaces,
     Step::Root,
     Step::System,
@@ -112,7 +113,7 @@ fn the_monitor_dies_while_the_first_process_is_at_each_of_its_steps() {
 #[test]
 fn a_start_that_hangs_is_given_up() {
     let world = World::new();
-    let uid = wish(&world, "slow", "hang", Step::Join);
+    let uid = wish(&world, "slow", "hang", Step::UserMap);
     let launched = world.jail.launch(&id("slow"), Duration::from_millis(300));
     assert!(matches!(launched, Err(LaunchError::Timeout { .. })), "{launched:?}");
     eventually("nothing of it lives", || processes_of(uid).is_empty() && world.processes().is_empty());
