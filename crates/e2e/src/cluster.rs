@@ -64,6 +64,15 @@ pub async fn lease(count: usize) -> Lease {
     .await
 }
 
+/// Leases a node whose engine speaks plain HTTP on TCP: for those who cut its cable or tap its wire.
+pub async fn lease_on_tcp(count: usize) -> Lease {
+    acquire(|free| {
+        let chosen: Vec<usize> = (0..free.len() - 1).filter(|&at| free[at]).take(count).collect();
+        (chosen.len() == count).then_some(chosen)
+    })
+    .await
+}
+
 /// Leases the node that serves https and ssh.
 pub async fn lease_secure() -> Lease {
     acquire(|free| free.last().copied().unwrap_or(false).then(|| vec![free.len() - 1])).await

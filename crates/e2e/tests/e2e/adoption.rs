@@ -26,11 +26,7 @@ async fn an_instance_of_the_original_is_adopted() {
     let container = original_container(&image, &slug, 3, &["JAVA_OPTS=-Xmx256m", "HOME=/app", "PATH=/bin:/usr/bin"]);
     let made = node.engine().run("random_backend_7b1d6f9a-7b1f-4e57-8f06-0b7d8a0f2b11", container).await;
 
-    let instance = eventually("its adoption", Duration::from_secs(10), || async {
-        let answer = stage.captain.get(&format!("/instances/{made}")).await;
-        (answer.status == 200).then(|| answer.json())
-    })
-    .await;
+    let instance = stage.captain.instance_becomes(&made, "running").await;
     assert_eq!(instance["app"], "random_backend", "the name was cut at the first _");
     assert_eq!(instance["slug_uri"], slug);
     assert_eq!(instance["slots"], 3);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use captain_e2e::captain::{Captain, Settings};
-use captain_e2e::cluster::lease;
+use captain_e2e::cluster::{lease, lease_on_tcp};
 use captain_e2e::fake::{Ailment, FakeEngine};
 use captain_e2e::origin::Origin;
 use captain_e2e::proxy::Proxy;
@@ -108,7 +108,10 @@ async fn instances_of_a_node_that_is_away_are_listed_and_cannot_be_stopped_with_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cable_that_is_unplugged_and_plugged_in_again() {
-    let stage = Stage::set(2, |settings| settings.set("DOCKER_TIMEOUT", 3)).await;
+    let lease = lease_on_tcp(2).await;
+    let origin = Origin::start(&lease).await;
+    let captain = Settings::of(&lease).set("DOCKER_TIMEOUT", 3).start().await;
+    let stage = Stage { captain, origin, lease };
     let (cut, well) = (stage.lease.node(0), stage.lease.node(1));
     let slug = stage.origin.offer("idle.tgz", slugs::script(slugs::IDLE));
     let first = id(&stage.captain.started("idle", &cut.name, &slug).await);
@@ -172,7 +175,7 @@ async fn an_engine_that_is_not_well_is_shown_as_such_and_takes_no_starts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_get_makes_no_engine_call() {
-    let lease = lease(1).await;
+    let lease = lease_on_tcp(1).await;
     let origin = Origin::start(&lease).await;
     let node = lease.node(0);
     let wire = Proxy::to(node.engine_address()).await;
@@ -204,7 +207,7 @@ async fn a_get_makes_no_engine_call() {
 
 /// Fault 1 and 2 of ENGINES.md: the engine did it, and the answer was lost.
 async fn an_answer_is_lost(method: &str, path: &str) {
-    let lease = lease(1).await;
+    let lease = lease_on_tcp(1).await;
     let origin = Origin::start(&lease).await;
     let node = lease.node(0);
     let wire = Proxy::to(node.engine_address()).await;
@@ -248,7 +251,7 @@ async fn the_answer_to_an_inspect_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answer_to_a_stop_or_removal_is_lost() {
-    let lease = lease(1).await;
+    let lease = lease_on_tcp(1).await;
     let origin = Origin::start(&lease).await;
     let node = lease.node(0);
     let wire = Proxy::to(node.engine_address()).await;
@@ -273,7 +276,7 @@ async fn the_answer_to_a_stop_or_removal_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_wire_makes_reads_no_slower() {
-    let lease = lease(1).await;
+    let lease = lease_on_tcp(1).await;
     let origin = Origin::start(&lease).await;
     let node = lease.node(0);
     let wire = Proxy::to(node.engine_address()).await;
@@ -316,7 +319,8 @@ async fn a_captain_that_dies_during_starts_leaves_no_claims_for_ever() {
         let _ = start.await; // broken, or answered: the engine says what is true
     }
 
-    let second = Settings::of(&lease).start().await;
+    // A claim is taken for dead after 20 s and three calls that time out.
+    let second = Settings::of(&lease).set("DOCKER_TIMEOUT", 2).start().await;
     eventually("no claim of the dead captain", Duration::from_secs(120), || async {
         let containers = engine.containers().await;
         let running = containers.iter().filter(|container| container["State"] == "running").count();
