@@ -11,12 +11,15 @@
 pub mod docker;
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use captain_domain::label::{LabelError, Labels};
-use captain_domain::{Environment, Hostname, Instance, InstanceId, NodeId, OperationId, State};
+use captain_domain::{Environment, Hostname, Instance, InstanceId, NodeId, OperationId, State, Timestamp};
+use captain_slug::Digest;
 use futures_util::stream::BoxStream;
 use thiserror::Error;
 
@@ -81,6 +84,34 @@ pub enum Preparation {
         /// The reference.
         image: String,
     },
+    /// A slug on a stack, run by Captain's own runner.
+    Slug(SlugOnStack),
+}
+
+/// A slug, verified and on this captain's disk, and what it is to stand on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlugOnStack {
+    /// The sha256 of the slug's bytes.
+    pub digest: Digest,
+    /// Where its bytes are on this captain's disk. They are those of the digest: whoever put them there has checked.
+    pub file: Arc<Path>,
+    /// The image under it, e.g. `debian:stable-slim`; `scratch` for none. The embedded engine has the machine itself for a stack.
+    pub stack: Arc<str>,
+}
+
+/// A slug that is prepared on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The slug.
+    pub digest: Digest,
+    /// What [`Engine::discard`] is told.
+    pub reference: String,
+    /// What it takes on the node's disk, in bytes; the stack under it not included.
+    pub bytes: u64,
+    /// When it was prepared, by the engine's clock.
+    pub created: Timestamp,
+    /// Whether a container, running or not, is made of it.
+    pub in_use: bool,
 }
 
 /// Called with a sentence now and then while something long is under way: `pulling flynn/slugrunner:0.0.0: 12 MB of 80 MB`.
@@ -93,7 +124,7 @@ pub struct CreateSpec {
     pub name: String,
     /// What it runs in: already prepared on the node.
     pub preparation: Preparation,
-    /// The command given to the runner.
+    /// What the runner is told: the command of a runner image (`start web`), or the process type (`web`) of a slug.
     pub command: Vec<String>,
     /// What is written on it.
     pub labels: Labels,
@@ -167,6 +198,22 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Brings what is needed to the node, unless it is there. Single flight and retries are the caller's.
     async fn prepare(&self, preparation: &Preparation, progress: Progress<'_>) -> Result<()>;
+
+    /// The slugs of Captain's that are prepared on the node. None where the engine prepares none.
+    async fn prepared(&self) -> Result<Vec<Prepared>> {
+        Ok(Vec::new())
+    }
+
+    /// Takes a prepared slug off the node. `Conflict` where a container is made of it; never touches what is not Captain's.
+    async fn discard(&self, reference: &str) -> Result<()> {
+        let _ = reference;
+        Err(EngineError {
+            node: self.node().clone(),
+            attempted: "discard a slug",
+            kind: ErrorKind::Unsupported,
+            message: "this engine prepares no slugs".to_owned(),
+        })
+    }
 
     /// Creates a container and does not start it. `ImageMissing` where the preparation has gone since.
     async fn create(&self, spec: &CreateSpec) -> Result<InstanceId>;

@@ -46,7 +46,10 @@ pub(super) async fn create(wire: &Wire, spec: &CreateSpec) -> Result<InstanceId,
 }
 
 fn document(spec: &CreateSpec, kind: Kind) -> Value {
-    let Preparation::RunnerImage { image } = &spec.preparation;
+    let image = match &spec.preparation {
+        Preparation::RunnerImage { image } => image.clone(),
+        Preparation::Slug(slug) => slug.stack.to_string(),
+    };
     let port = format!("{INSTANCE_PORT}/tcp");
     let environment: Vec<String> = spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let labels: Map<_, _> =

@@ -144,7 +144,9 @@ impl Engine for Docker {
     }
 
     async fn prepare(&self, preparation: &Preparation, progress: Progress<'_>) -> Result<()> {
-        let Preparation::RunnerImage { image } = preparation;
+        let Preparation::RunnerImage { image } = preparation else {
+            return Err(self.failed("prepare a slug")(Failure::new(crate::engine::ErrorKind::Unsupported, "not yet".to_owned())));
+        };
         images::ensure(&self.wire, image, self.pull_timeout, progress)
             .await
             .map_err(self.failed("prepare the runner image"))
