@@ -90,6 +90,8 @@ struct Staging {
     parent: PathBuf,
     path: PathBuf,
     root: OwnedFd,
+    /// It was renamed as a whole: its old name may already be somebody else's.
+    gone: bool,
 }
 
 impl Staging {
@@ -119,7 +121,7 @@ impl Staging {
                 .map_err(|error| fail("lock the folder", &path, error))?;
             let stat = rustix::fs::fstat(&root).map_err(|error| fail("look at the folder", &path, error))?;
             if stat.st_nlink > 0 {
-                return Ok(Self { parent: parent.to_owned(), path, root });
+                return Ok(Self { parent: parent.to_owned(), path, root, gone: false });
             }
         }
         Err(fail("make a partial folder in", parent, Errno::EXIST))
@@ -128,6 +130,9 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        if self.gone {
+            return;
+        }
         // What cannot be removed now is removed by the next sweep; there is nobody to tell.
         let _ = std::fs::remove_dir_all(&self.path);
     }
@@ -200,8 +205,8 @@ impl DirectorySink {
     }
 
     /// Makes the app visible under its name.
-    fn commit(self, name: &OsStr, durability: Durability) -> Result<(), SlugError> {
-        let Staging { parent, path, root } = &self.staging;
+    fn commit(mut self, name: &OsStr, durability: Durability) -> Result<(), SlugError> {
+        let Staging { parent, path, root, .. } = &self.staging;
         let from = path.join(OsStr::from_bytes(self.layout.folder()));
         let place = parent.join(name);
         let fail = |action, path: &Path| {
@@ -218,7 +223,9 @@ impl DirectorySink {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => return Err(SlugError::AlreadyThere { path: place }),
             renamed => renamed.map_err(fail("rename the unpacked slug to", &place))?,
         }
+        self.staging.gone = self.layout == Layout::Top;
         if durability == Durability::Synced {
+            let parent = &self.staging.parent;
             let above = rustix::fs::open(parent, FOLDER, Mode::empty()).map_err(fail("open the folder", parent))?;
             rustix::fs::fsync(above).map_err(fail("sync the folder", parent))?;
         }

@@ -2,6 +2,8 @@
 //!
 //! Reading stops only where the archive cannot be read on; a refused entry is a finding like any other, and the search goes on behind it.
 
+mod verdict;
+
 use std::fmt;
 use std::io::{BufRead, Read};
 
@@ -11,7 +13,7 @@ use crate::guard::{Admitted, Form, Guard};
 use crate::layout::{Evidence, Layout};
 use crate::name::{EntryName, EntryPath};
 use crate::normalise::{Options, marker};
-use crate::sniff::{Compression, Foreign};
+use crate::sniff::Compression;
 use crate::stream::{Given, with_stream};
 
 /// How bad a finding is, the worst last.
@@ -262,7 +264,7 @@ impl Linter {
     }
 
     fn refused(&mut self, entry: EntryName, fault: &EntryFault) {
-        let (code, classic) = refusal(fault);
+        let (code, classic) = verdict::refusal(fault);
         if self.has_room_for(code) {
             let sentence = format!("the entry `{entry}` {fault}; Captain refuses the slug");
             self.say(Scope::Any, Severity::Error, code, Some(entry), sentence).classic = classic;
@@ -271,21 +273,10 @@ impl Linter {
 
     /// The archive could not be read to its end.
     fn fatal(&mut self, fault: &SlugError) {
-        const TAR_FAILS: &str = "all but Flynn since late 2016 end with 2, the code of tar, and do not say why";
-        let (code, classic) = match fault {
-            SlugError::NotASlug { found: Foreign::Squashfs } => {
-                ("squashfs", Some("Flynn since late 2016 mounts it; all others end with 2, the code of tar"))
-            }
-            SlugError::NotASlug { .. } => ("not-a-slug", Some(TAR_FAILS)),
-            SlugError::Damaged { .. } => {
-                ("damaged", Some("they end with 2, the code of tar, and have unpacked what came before"))
-            }
-            SlugError::Archive { .. } => ("malformed", None),
-            SlugError::Limit { .. } => ("limit", Some("they know no limits but the disk's")),
-            SlugError::Empty => ("empty", Some("they unpack nothing and end with 1, finding no Procfile")),
-            SlugError::Entry { entry, fault } => return self.refused(entry.clone(), fault),
-            _ => ("refused", None),
-        };
+        if let SlugError::Entry { entry, fault } = fault {
+            return self.refused(entry.clone(), fault);
+        }
+        let (code, classic) = verdict::unreadable(fault);
         self.say(Scope::Any, Severity::Error, code, None, fault.to_string()).classic = classic;
     }
 
@@ -383,32 +374,6 @@ impl Linter {
             self.findings.into_iter().filter(|(scope, _)| counts(scope)).map(|(_, finding)| finding).collect();
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings
-    }
-}
-
-fn refusal(fault: &EntryFault) -> (&'static str, Option<&'static str>) {
-    match fault {
-        EntryFault::ParentInName => ("name-parent", Some("tar ends with 2 and has unpacked everything else by then")),
-        EntryFault::AbsoluteName => ("name-absolute", Some("tar takes the leading `/` away and unpacks it below /app")),
-        EntryFault::NoName | EntryFault::NulInName | EntryFault::NameTooLong { .. } | EntryFault::NotOneName => {
-            ("name-invalid", None)
-        }
-        EntryFault::TargetOutside { .. } | EntryFault::ParentAfterName { .. } => {
-            ("link-outside", Some("they keep the link; what it leads to is looked up in the container"))
-        }
-        EntryFault::UnknownTarget { .. } => ("link-unknown", Some("tar ends with 2 if there is no such file")),
-        EntryFault::NoTarget | EntryFault::NulInTarget | EntryFault::TargetTooLong { .. } => ("link-invalid", None),
-        EntryFault::Unsupported(_) => ("unsupported", Some("unpacked as root, devices and pipes are made")),
-        EntryFault::BelowSymlink(_) => {
-            ("below-link", Some("tar delays such links, or follows them, depending on its version"))
-        }
-        EntryFault::BelowFile(_)
-        | EntryFault::ReplacesDirectory
-        | EntryFault::BecomesDirectory
-        | EntryFault::RootNotDirectory => ("type-change", Some("tar ends with 2")),
-        EntryFault::CarriesData(_) | EntryFault::TwoSizes { .. } | EntryFault::TwoNames => {
-            ("ambiguous", Some("which files come out depends on the tar program"))
-        }
     }
 }
 

@@ -34,11 +34,13 @@ pub struct PackOptions {
     pub limits: Limits,
     /// Of gzip, 1 to 9. Default 6: what slugbuilders use, and each level above doubles the time for a percent.
     pub level: u32,
+    /// What to do with absolute symbolic links; as it will be when the slug is read.
+    pub outward_links: OutwardLinks,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), level: 6 }
+        Self { limits: Limits::default(), level: 6, outward_links: OutwardLinks::Refuse }
     }
 }
 
@@ -119,7 +121,7 @@ pub fn pack<W: Write>(
     progress: &mut dyn FnMut(PackProgress),
 ) -> Result<Packed, PackError> {
     let ignore = SlugIgnore::read(root).map_err(|source| PackError::Ignore { path: root.join(FILE), source })?;
-    let plan = Plan::make(root, &ignore, &options.limits)?;
+    let plan = Plan::make(root, &ignore, options)?;
     let hashing = Hashing { inner: out, hash: Sha256::new(), bytes: 0 };
     // No time and the "unknown" system: the two fields of a gzip header that differ between runs and hosts.
     let gzip =
@@ -154,8 +156,9 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(root: &Path, ignore: &SlugIgnore, limits: &Limits) -> Result<Self, PackError> {
-        let mut guard = Guard::new(limits, OutwardLinks::Refuse);
+    fn make(root: &Path, ignore: &SlugIgnore, options: &PackOptions) -> Result<Self, PackError> {
+        let limits = &options.limits;
+        let mut guard = Guard::new(limits, options.outward_links);
         let mut plan = Self { entries: Vec::new(), bytes: 0, left_out: 0 };
         // Depth first with the children pushed in reverse, so that popping gives byte order without recursion.
         let mut open = vec![PathBuf::new()];

@@ -56,7 +56,7 @@ fn memory_stays_bounded() {
     let loose = Options { limits: Limits { expansion_ratio: 2000, ..Limits::default() }, ..Options::default() };
     let end = || zeros(MIB);
 
-    let size = 32 * MIB;
+    let size = 20 * MIB;
     let large = gzip(
         [header(b'0', "Procfile", 0), header(b'0', "zeros", size as u64)].into_iter().chain(zeros(size)).chain(end()),
     );
@@ -74,7 +74,7 @@ fn memory_stays_bounded() {
     assert!(matches!(refused, SlugError::Limit { limit: Limit::ExpansionRatio, .. }), "{refused:?}");
 
     for flag in *b"xgLK" {
-        let slug = gzip(std::iter::once(header(flag, "meta", 1 << 30)).chain(zeros(16 * MIB)));
+        let slug = gzip(std::iter::once(header(flag, "meta", 1 << 30)).chain(end()));
         let refused = assert_bounded("a long name of a gigabyte", MOST, || inspect(&slug[..], &loose)).unwrap_err();
         assert!(matches!(refused, SlugError::Limit { limit: Limit::MetadataBytes, .. }), "{refused:?}");
     }

@@ -191,7 +191,8 @@ fn cut_off_at_every_place() {
     for slug in [whole.clone(), gzip(&whole), zstd(&whole)] {
         // Plain tar may lose its second zero block and its padding without losing anything.
         let complete = if slug == whole { slug.len() - 512 } else { slug.len() };
-        for end in 0..complete {
+        // Around the edges of blocks and members every byte, in between every eleventh: a run takes a few milliseconds.
+        for end in (0..complete).filter(|end| end % 512 < 3 || complete - end < 20 || end % 11 == 0) {
             assert!(
                 both(&slug[..end], &Options::default()).is_err(),
                 "{end} of {} bytes were taken for a slug",
