@@ -39,6 +39,8 @@ async fn a_hung_node_slows_nothing_on_the_others() {
     reads_are_prompt(&stage.captain, &on_hung).await; // at once, before anybody has noticed
     let begin = Instant::now();
     let third = id(&stage.captain.started("web", &well.name, &slug).await);
+    let mut logs = stage.captain.stream(&format!("/instances/{third}/logs?follow=1")).await;
+    logs.until("listening", Duration::from_secs(5)).await; // before that it would not heed SIGTERM
     let _ = stage.captain.get(&format!("/instances/{on_well}/logs")).await.expect(200);
     assert!(begin.elapsed() < Duration::from_secs(5), "a start and logs on a healthy node took {:?}", begin.elapsed());
     let begin = Instant::now();

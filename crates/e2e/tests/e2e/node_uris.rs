@@ -1,7 +1,7 @@
 //! Every way to write a node, against a real engine: start, ask, stop.
 
 use captain_e2e::captain::Settings;
-use captain_e2e::cluster::{Lease, lease, lease_secure};
+use captain_e2e::cluster::{Lease, lease, lease_on_tcp, lease_secure};
 use captain_e2e::origin::Origin;
 use captain_e2e::slugs;
 
@@ -26,7 +26,7 @@ async fn works(lease: Lease, node_id: &str, settings: Settings) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tcp_and_http_with_the_host_name_as_id() {
     for scheme in ["tcp", "http"] {
-        let lease = lease(1).await;
+        let lease = lease_on_tcp(1).await;
         let address = lease.node(0).address.to_string();
         let settings = Settings::of(&lease).set("DOCKER_NODES", format!("{scheme}://{address}:2375"));
         works(lease, &address, settings).await;
