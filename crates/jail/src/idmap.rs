@@ -16,10 +16,15 @@ pub(crate) struct Owner {
     pub(crate) gid: u32,
 }
 
-/// A namespace in which `from` stands for `to`. It lives as long as the descriptor.
-///
+/// A namespace in which `from` stands for `to`. It lives as long as its descriptor.
+pub(crate) struct Translation {
+    pub(crate) namespace: OwnedFd,
+    /// The process from which it was had: killed, and still to be reaped.
+    carrier: Pid,
+}
+
 /// A namespace can only be had from a process that is in it: a child is cloned that does nothing, and killed once its namespace is held.
-pub(crate) fn translation(from: Owner, to: Owner) -> io::Result<OwnedFd> {
+pub(crate) fn translation(from: Owner, to: Owner) -> io::Result<Translation> {
     match sys::fork_into(libc::CLONE_NEWUSER)? {
         Forked::Child => {
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
@@ -29,15 +34,21 @@ pub(crate) fn translation(from: Owner, to: Owner) -> io::Result<OwnedFd> {
             }
         }
         Forked::Parent { child } => {
+            let carrier = Pid::from_raw(child).ok_or(io::ErrorKind::InvalidData)?;
             let made = fs::write(format!("/proc/{child}/uid_map"), format!("{} {} 1", from.uid, to.uid))
                 .and_then(|()| fs::write(format!("/proc/{child}/gid_map"), format!("{} {} 1", from.gid, to.gid)))
                 .and_then(|()| File::open(format!("/proc/{child}/ns/user")));
-            if let Some(pid) = Pid::from_raw(child) {
-                let _ = kill_process(pid, Signal::KILL);
-                waitpid(Some(pid), WaitOptions::empty())?;
-            }
-            Ok(made?.into())
+            kill_process(carrier, Signal::KILL)?;
+            Ok(Translation { namespace: made?.into(), carrier })
         }
+    }
+}
+
+impl Translation {
+    /// Reaps the carrier. Not at once: it may have to wait for a processor before it can die, and the start need not wait for that.
+    pub(crate) fn reap(self) {
+        // It is our child and was killed; there is nothing else that this could say.
+        let _ = waitpid(Some(self.carrier), WaitOptions::empty());
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `state.json` | the monitor, by rename | [`state::State`]: starting, running, exited |
 //! | `lock` | the monitor | an open-file-description lock: held as long as the monitor lives |
 //! | `log/<n>` | the monitor | the output, in the frames of [`log`] |
-//! | `root/` | nobody | an empty directory on which the monitor's child builds its root, in its own mount namespace |
+//! | `root/`, `scratch/`, `lower/` | nobody | empty folders on which the first process mounts, in its own mount namespace |
 //!
 //! [`Jail::launch`] re-executes the captain binary in a hidden role (never a fork of the threaded server); that process is the
 //! instance's **monitor**. It makes the control groups, clones the instance's first process into new namespaces, records what it sees,

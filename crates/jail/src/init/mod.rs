@@ -30,7 +30,7 @@ use crate::{seccomp, sys};
 pub(crate) struct Order<'a> {
     pub(crate) record: &'a Record,
     pub(crate) mode: Mode,
-    /// An empty directory on which the root is built.
+    /// An empty folder on which the root is built; beside it are `scratch` and `lower`, empty too.
     pub(crate) root: PathBuf,
     /// The instance's control groups, shown to it read-only: run-times read their limits there.
     pub(crate) groups: &'a Groups,

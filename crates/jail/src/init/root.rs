@@ -32,9 +32,10 @@ const PROC_HIDDEN: [&str; 8] =
 /// Folders of `/proc` that configure the host: readable at most.
 const PROC_SHUT: [&str; 4] = ["sys", "irq", "bus", "fs"];
 
-/// Where things are while the root is being built; both are gone from its tree in the end.
-const SCRATCH: &str = ".scratch";
-const LOWER: &str = ".lower";
+/// Two more mounts that the root is made of, on folders beside that of the root: they go with the old root, in one piece. (Unmounting
+/// them one by one would wait for all processors each time.)
+const SCRATCH: &str = "../scratch";
+const LOWER: &str = "../lower";
 
 impl Order<'_> {
     /// Builds it and moves in. Returns what could not be had.
@@ -56,8 +57,6 @@ impl Order<'_> {
         self.control_groups().attempt(Step::Proc, || "show the control groups".into())?;
         self.enter(Step::App);
         let limitations = self.app()?;
-        unmount(SCRATCH, UnmountFlags::DETACH).attempt(Step::App, || "hide the scratch space".into())?;
-        fs::remove_dir(SCRATCH).attempt(Step::App, || "hide the scratch space".into())?;
         self.enter(Step::Pivot);
         pivot().attempt(Step::Pivot, || "make it the root".into())?;
         Ok(limitations)
@@ -102,7 +101,6 @@ impl Order<'_> {
         let inodes = (bytes / 4096).max(1024);
         let options = CString::new(format!("mode=755,size={bytes},nr_inodes={inodes}")).unwrap_or_default();
         let make = || -> io::Result<()> {
-            folder(SCRATCH)?;
             mount("captain", SCRATCH, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
             for name in ["upper", "work", "tmp", "shm"] {
                 folder(Path::new(SCRATCH).join(name))?;
@@ -123,9 +121,7 @@ impl Order<'_> {
     fn app(&self) -> Result<Vec<Limitation>, SetupError> {
         let mut limitations = Vec::new();
         let slug = &self.record.spec.slug;
-        for at in [LOWER, "app"] {
-            folder(at).attempt(Step::App, || format!("make {at}"))?;
-        }
+        folder("app").attempt(Step::App, || "make /app".into())?;
         if let Some(reason) = self.mount_slug().attempt(Step::App, || format!("mount the slug {slug:?}"))? {
             limitations.push(Limitation::ForeignOwner { reason });
         }
@@ -144,8 +140,6 @@ impl Order<'_> {
             }
             Err(error) => return Err(error).attempt(Step::App, || "mount the overlay on /app".into()),
         }
-        unmount(LOWER, UnmountFlags::DETACH).attempt(Step::App, || "hide the slug".into())?;
-        fs::remove_dir(LOWER).attempt(Step::App, || "hide the slug".into())?;
         Ok(limitations)
     }
 

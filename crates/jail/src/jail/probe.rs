@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Jail;
+use super::create::make_mount_points;
 use super::launch::hear;
 use crate::monitor::rehearsal_record;
 use crate::report::Report;
@@ -52,7 +53,7 @@ impl Jail {
     fn rehearse(&self, dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
         let slug = dir.join("slug");
         fs::create_dir_all(&slug)?;
-        fs::create_dir_all(dir.join("root"))?;
+        make_mount_points(dir)?;
         let record = rehearsal_record(name, self.uids.start, self.group(name), &slug)?;
         write_json(&dir.join("spec.json"), &record)?;
         hear(&self.helper, "rehearse", dir, PATIENCE)

@@ -15,7 +15,7 @@ use crate::setup::{Attempt, SetupError, Step};
 use crate::spec::{Id, Limits, LogBound, Record, Spec, VERSION};
 use crate::state::now_ms;
 
-/// Rehearses in the directory `dir`, which must hold the empty folders `slug` and `root`, and prints the report to standard output.
+/// Rehearses in the directory `dir`, prepared as for an instance and with the empty folder `slug`, and prints the report to standard output.
 pub(super) fn perform(dir: &Path, on_step: OnStep) -> Result<(), SetupError> {
     let record: Record = record(dir).attempt(Step::Read, || format!("read {:?}", dir.join("spec.json")))?;
     let hierarchies = Hierarchies::discover().attempt(Step::Announce, || "look for control groups".into())?;

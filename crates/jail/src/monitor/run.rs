@@ -265,7 +265,7 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupErr
                 root: wanted.dir.join("root"),
                 groups: wanted.groups,
                 born_inside,
-                owners,
+                owners: owners.map(|owners| owners.namespace),
                 limit_pids_by_rlimit: wanted.mode == Mode::User && lacks_pids(wanted.limitations),
                 rehearsal: wanted.rehearsal,
                 on_step: wanted.on_step,
@@ -276,7 +276,11 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupErr
         Forked::Parent { child } => {
             let parent = pipes.into_parent();
             enter(Step::Clone);
-            let mut first = see_through(child, wanted, parent)?;
+            let seen_through = see_through(child, wanted, parent);
+            if let Some(owners) = owners {
+                owners.reap();
+            }
+            let mut first = seen_through?;
             if wanted.mode == Mode::User {
                 first.limitations.push(Limitation::SharedUid);
             }

@@ -89,11 +89,12 @@ fn the_monitor_dies_while_the_first_process_is_at_each_of_its_steps() {
                 let Ok(State::Starting { monitor: found, .. }) = serde_json::from_slice(&state) else { return false };
                 let children = format!("/proc/{0}/task/{0}/children", found.pid);
                 let child = fs::read_to_string(children).unwrap_or_default();
-                let Some(child) = child.split_whitespace().next().map(str::to_owned) else { return false };
                 monitor = Some(found);
-                // `park` waits on a futex.
-                fs::read_to_string(format!("/proc/{child}/syscall"))
-                    .is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_futex)))
+                // `park` waits on a futex; nothing else here does.
+                child.split_whitespace().any(|child| {
+                    fs::read_to_string(format!("/proc/{child}/syscall"))
+                        .is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_futex)))
+                })
             });
             let pid = rustix::process::Pid::from_raw(monitor.unwrap().pid).unwrap();
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -150,7 +151,7 @@ fn an_instance_that_would_outlive_its_monitor_is_found_and_killed() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     eventually("it is lost", || world.jail.inspect(&id).unwrap().unwrap().phase == Phase::Lost);
     assert_eq!(processes_of(observed.record.uid).len(), 1, "it does live on, for now");
-    assert_eq!(world.jail.sweep().lost, [id.clone()]);
+    assert_eq!(world.jail.sweep().lost, std::slice::from_ref(&id));
     assert_eq!(processes_of(observed.record.uid), Vec::<String>::new());
     assert!(world.jail.clean(&id).unwrap());
     world.nothing_is_left();
