@@ -1,6 +1,6 @@
 //! What everything else works on: the fleet, the engines, and the few things that come from outside (clock, chance).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use captain_domain::{NodeId, OperationId, SlotSize, Slots, Timestamp};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -94,6 +94,37 @@ pub(crate) struct Preparing {
     pub(crate) outcome: Option<Result<(), Arc<EngineError>>>,
 }
 
+/// A preparation under way, and those who wait for it.
+///
+/// Not a `tokio::sync::watch`: that wakes its waiters in a random order, and a simulated run is the same each time.
+#[derive(Debug, Default)]
+pub(crate) struct Preparations {
+    state: Mutex<Preparing>,
+    changed: Notify,
+}
+
+impl Preparations {
+    /// Changes how it stands and tells everybody who waits.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Preparing)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for its outcome, and hands over what it does meanwhile.
+    pub(crate) async fn outcome(&self, mut detail: impl FnMut(String)) -> Result<(), Arc<EngineError>> {
+        loop {
+            // Before the look, so that no change falls between the two.
+            let changed = self.changed.notified();
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(outcome) = state.outcome {
+                return outcome;
+            }
+            detail(state.detail);
+            changed.await;
+        }
+    }
+}
+
 /// A node's engine, with what this captain keeps for it.
 #[derive(Debug)]
 pub struct NodeHandle {
@@ -105,7 +136,7 @@ pub struct NodeHandle {
     /// Wakes the node's watcher: list again now.
     pub poke: Notify,
     /// Preparations under way: one per node and thing at a time, however many starts wait for it.
-    pub(crate) preparing: Mutex<BTreeMap<Preparation, watch::Receiver<Preparing>>>,
+    pub(crate) preparing: Mutex<BTreeMap<Preparation, Arc<Preparations>>>,
     /// Ends the node's watcher.
     pub leaves: CancellationToken,
 }
@@ -132,7 +163,8 @@ pub struct Captain(Arc<Inner>);
 
 struct Inner {
     fleet: Fleet,
-    nodes: RwLock<HashMap<NodeId, Arc<NodeHandle>>>,
+    /// Ordered, so that a simulated run is the same each time.
+    nodes: RwLock<BTreeMap<NodeId, Arc<NodeHandle>>>,
     policy: Policy,
     clock: Clock,
     chance: Chance,

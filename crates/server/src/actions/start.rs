@@ -3,7 +3,7 @@
 //! Nothing is started before a listing made after its creation shows that everything visible on the node fits
 //! (`captain_domain::claim`). A start that fails at any step leaves no container and no slots taken ([`super::withdraw`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use captain_domain::claim::{self, Taken, Verdict};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::withdraw::withdraw;
-use crate::captain::{Captain, NodeHandle, Preparing};
+use crate::captain::{Captain, NodeHandle, Preparations};
 use crate::engine::{CreateSpec, EngineError, ErrorKind, Inspected, Owner, Preparation};
 use crate::fleet::{Phase, Refusal, Reservation};
 
@@ -351,22 +351,11 @@ impl Starting<'_> {
 
     /// Brings to the node what is needed, once for all starts that wait for it.
     async fn prepare(&self, preparation: &Preparation) -> Result<(), Arc<EngineError>> {
-        let mut state = join_preparation(self.captain, self.handle, preparation);
-        loop {
-            let Preparing { detail, outcome } = state.borrow_and_update().clone();
-            if let Some(outcome) = outcome {
-                return outcome;
-            }
+        let under_way = join_preparation(self.captain, self.handle, preparation);
+        let report = |detail: String| {
             self.reservation.phase(Phase::Preparing, (!detail.is_empty()).then_some(detail));
-            if state.changed().await.is_err() {
-                return Err(Arc::new(EngineError {
-                    node: self.order.node.clone(),
-                    attempted: "prepare the node",
-                    kind: ErrorKind::Failed,
-                    message: "the preparation ended without an answer".to_owned(),
-                }));
-            }
-        }
+        };
+        under_way.outcome(report).await
     }
 
     fn spec(&self) -> CreateSpec {
@@ -395,25 +384,43 @@ impl Starting<'_> {
 }
 
 /// The preparation of this thing on this node: the one under way, or a new one in a task of its own.
-fn join_preparation(
-    captain: &Captain,
-    handle: &Arc<NodeHandle>,
-    preparation: &Preparation,
-) -> tokio::sync::watch::Receiver<Preparing> {
-    let lock = || handle.preparing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut under_way = lock();
-    if let Some(state) = under_way.get(preparation) {
-        return state.clone();
+fn join_preparation(captain: &Captain, handle: &Arc<NodeHandle>, preparation: &Preparation) -> Arc<Preparations> {
+    let mut all = handle.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(under_way) = all.get(preparation) {
+        return Arc::clone(under_way);
     }
-    let (say, state) = tokio::sync::watch::channel(Preparing::default());
-    under_way.insert(preparation.clone(), state.clone());
-    drop(under_way);
-    let (handle, preparation) = (Arc::clone(handle), preparation.clone());
+    let under_way = Arc::new(Preparations::default());
+    all.insert(preparation.clone(), Arc::clone(&under_way));
+    drop(all);
+    let acting =
+        Ending { handle: Arc::clone(handle), preparation: preparation.clone(), under_way: Arc::clone(&under_way) };
     captain.spawn(async move {
-        let progress = |detail: String| say.send_modify(|state| state.detail = detail);
-        let outcome = handle.engine.prepare(&preparation, &progress).await.map_err(Arc::new);
-        handle.preparing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&preparation);
-        say.send_modify(|state| state.outcome = Some(outcome));
+        let progress = |detail: String| acting.under_way.change(|state| state.detail = detail);
+        let outcome = acting.handle.engine.prepare(&acting.preparation, &progress).await;
+        acting.under_way.change(|state| state.outcome = Some(outcome.map_err(Arc::new)));
     });
-    state
+    under_way
+}
+
+/// Takes a preparation off the list when its task ends, however it ends: nobody must wait for what does not go on.
+struct Ending {
+    handle: Arc<NodeHandle>,
+    preparation: Preparation,
+    under_way: Arc<Preparations>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.handle.preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.preparation);
+        self.under_way.change(|state| {
+            state.outcome.get_or_insert_with(|| {
+                Err(Arc::new(EngineError {
+                    node: self.handle.engine.node().clone(),
+                    attempted: "prepare the node",
+                    kind: ErrorKind::Failed,
+                    message: "the preparation ended without an answer".to_owned(),
+                }))
+            });
+        });
+    }
 }
