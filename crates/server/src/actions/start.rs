@@ -241,9 +241,9 @@ impl Starting<'_> {
         let until = Instant::now() + self.captain.policy().claim_patience;
         let mut pause = Duration::from_millis(5);
         loop {
-            let (verdict, free) = self.judge().await.map_err(|error| {
+            let (verdict, free) = self.judge(id).await.map_err(|error| {
                 self.handle.poke.notify_one();
-                Failure::leaving(Some(id), "the node could not be listed", error)
+                Failure::leaving(Some(id), "nothing could be said of the node", error)
             })?;
             match verdict {
                 Verdict::Start => return Ok(()),
@@ -262,13 +262,18 @@ impl Starting<'_> {
     }
 
     /// Lists the node and judges this claim. Answers also how many slots the others leave free.
-    async fn judge(&self) -> Result<(Verdict, Slots), EngineError> {
+    async fn judge(&self, id: InstanceId) -> Result<(Verdict, Slots), StartError> {
         let (fleet, engine) = (self.captain.fleet(), &self.handle.engine);
         let sightings = engine.list().await?;
         let mut taken = Vec::new();
         for sighting in sightings.iter().filter(|sighting| sighting.state.holds_slots()) {
             let claim = sighting.state == captain_domain::State::Created;
             match &sighting.owner {
+                // The client has given one operation to two starts, through two captains. The rule tells claims apart by their
+                // operations, so it is not even asked.
+                Owner::Captain(labels) if labels.operation == self.order.operation && sighting.id != id => {
+                    return Err(StartError::InProgress(self.order.operation));
+                }
                 Owner::Captain(labels) => {
                     taken.push(Taken { operation: Some(labels.operation), slots: labels.slots, claim });
                 }
