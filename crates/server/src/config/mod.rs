@@ -19,7 +19,7 @@ pub use nodes::{NodeSpec, parse_node};
 
 use crate::captain::Policy;
 use crate::chain;
-use crate::discovery::ec2::Ec2;
+use crate::discovery::ec2::{Ec2, Finder};
 use crate::engine::docker::{self, TlsError};
 use crate::telemetry::LogFormat;
 
@@ -181,8 +181,8 @@ fn wrong(variable: &'static str, problem: impl Into<String>) -> ConfigError {
 pub enum Nodes {
     /// From a list. The second are entries that could not be read: what is wrong with each.
     Listed(Vec<NodeSpec>, Vec<String>),
-    /// From EC2.
-    Ec2(Ec2),
+    /// From EC2, asked again after each such time.
+    Ec2(Box<Finder>, Duration),
 }
 
 /// Where to listen.
@@ -315,7 +315,12 @@ fn nodes_from(args: ServeArgs, hostname: &str) -> Result<Nodes, ConfigError> {
     let listed = args.docker_nodes.as_deref().map(str::trim).filter(|nodes| !nodes.is_empty());
     let Some(listed) = listed else {
         return match args.aws_docker_host_tag_value.clone() {
-            Some(value) if !value.is_empty() => Ok(Nodes::Ec2(ec2(args, value))),
+            Some(value) if !value.is_empty() => {
+                let ec2 = ec2(args, value);
+                let every = ec2.every;
+                let finder = Finder::new(ec2).map_err(|error| wrong("AWS_DOCKER_HOST_TAG_VALUE", chain(&error)))?;
+                Ok(Nodes::Ec2(Box::new(finder), every))
+            }
             _ => nodes::this_machine(hostname).map(|node| Nodes::Listed(vec![node], Vec::new())),
         };
     };

@@ -44,13 +44,6 @@ pub struct Ec2 {
     pub credentials: Option<Credentials>,
 }
 
-impl Ec2 {
-    /// Asks once, and remembers nothing. Who asks again and again keeps a [`Finder`].
-    pub async fn addresses(&self) -> Result<Vec<IpAddr>, Ec2Error> {
-        Finder::new(self.clone())?.addresses().await
-    }
-}
-
 /// What signs a request to AWS.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {

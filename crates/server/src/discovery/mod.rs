@@ -5,6 +5,7 @@ pub mod ec2;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use captain_domain::{NodeId, Slots};
 use tokio::time::sleep;
@@ -14,7 +15,7 @@ use crate::captain::Captain;
 use crate::chain;
 use crate::config::{NodeSpec, Nodes};
 use crate::engine::docker::{Docker, Endpoint, Settings};
-use ec2::Ec2;
+use ec2::Finder;
 
 /// The port on which engines found through EC2 listen: the original's.
 const EC2_ENGINE_PORT: u16 = 9400;
@@ -41,9 +42,9 @@ impl Discovery {
                     self.add(spec);
                 }
             }
-            Nodes::Ec2(ec2) => {
+            Nodes::Ec2(finder, every) => {
                 let captain = self.captain.clone();
-                captain.spawn(async move { self.follow(ec2).await });
+                captain.spawn(async move { self.follow(*finder, every).await });
             }
         }
     }
@@ -61,18 +62,24 @@ impl Discovery {
         }
     }
 
-    async fn follow(self, ec2: Ec2) {
+    async fn follow(self, mut finder: Finder, every: Duration) {
         let mut known: BTreeMap<IpAddr, NodeId> = BTreeMap::new();
+        let closing = self.captain.closing().clone();
         loop {
-            match ec2.addresses().await {
+            let asked = tokio::select! {
+                biased;
+                () = closing.cancelled() => return,
+                asked = finder.addresses() => asked,
+            };
+            match asked {
                 Ok(addresses) => self.reconcile(&mut known, &addresses),
                 // What is known stays: EC2 being away says nothing of the nodes.
                 Err(error) => warn!(error = chain(&error), "EC2 cannot be asked for nodes; those that are known stay"),
             }
             tokio::select! {
                 biased;
-                () = self.captain.closing().cancelled() => return,
-                () = sleep(ec2.every) => {}
+                () = closing.cancelled() => return,
+                () = sleep(every) => {}
             }
         }
     }

@@ -7,6 +7,9 @@
 //! when it *begins*, and what it saw is applied only where nothing that began later has been. So a slow listing can neither remove
 //! an instance that was started meanwhile nor bring back one that was removed.
 
+mod claims;
+mod observe;
+mod refs;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -17,7 +20,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use captain_domain::{AppName, NodeId, OperationId, Slots, Timestamp};
 
-pub use view::{Claim, Filter, Found, InstanceRef, Listed, NodeRef, Phase, Refusal, StateFilter, View};
+pub use claims::{Claim, Phase, Refusal};
+pub use observe::Listed;
+pub use refs::{Filter, Found, InstanceRef, NodeRef, StateFilter};
+pub use view::View;
 
 /// When an observation began, in the order of this captain's own doings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

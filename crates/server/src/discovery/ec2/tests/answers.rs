@@ -16,7 +16,8 @@ use crate::discovery::ec2::{Ec2, Ec2Error, ExchangeError, Wanted};
 async fn all_instances_of_all_reservations_are_found_sorted_and_once() {
     let xml = page(&[&["10.0.0.12", "10.0.0.3"], &["10.0.0.100"], &[], &["10.0.0.3", "9.0.0.1"]], None);
     let mock = Mock::answering([xml.into_response()]).await;
-    let found = configured(&mock).addresses().await.expect("addresses");
+    let found =
+        crate::discovery::ec2::Finder::new(configured(&mock)).expect("finder").addresses().await.expect("addresses");
     assert_eq!(found, addresses(&["9.0.0.1", "10.0.0.3", "10.0.0.12", "10.0.0.100"]));
 }
 

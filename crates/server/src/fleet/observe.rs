@@ -1,0 +1,225 @@
+//! What listings and inspections change in the view.
+
+use std::collections::HashSet;
+
+use captain_domain::label::Labels;
+use captain_domain::{Environment, Hostname, Instance, InstanceId, NodeId, Timestamp};
+
+use super::Stamp;
+use super::table::Key;
+use super::view::View;
+use crate::engine::{Owner, Sighting};
+
+/// Removed ids kept per node, so that an observation which began before the removal cannot bring them back. Ids are never used
+/// again; what is older than two listings cannot come any more.
+const TOMBSTONES: usize = 1024;
+
+/// What came of a listing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Containers of which more must be known: they want an inspection.
+    pub inspect: Vec<InstanceId>,
+    /// Containers that needed none.
+    pub known: usize,
+    /// Containers that are Captain's and cannot be read, newly seen: for the log.
+    pub unreadable: Vec<(InstanceId, String)>,
+}
+
+impl View {
+    /// An inspection that began at `stamp` found this instance.
+    pub fn observe(&mut self, stamp: Stamp, instance: &Instance) {
+        self.put(stamp, instance, true);
+    }
+
+    fn put(&mut self, stamp: Stamp, instance: &Instance, detailed: bool) {
+        let Some(at) = self.node_by_id.get(&instance.node).copied() else { return };
+        let buried = self.node_at(at).is_some_and(|node| node.buried(instance.id, stamp));
+        let outdated = self.table.get(instance.id).is_some_and(|row| row.seen > stamp);
+        if buried || outdated {
+            return;
+        }
+        if let Some(claim) = instance.operation.and_then(|operation| self.claims.get_mut(&operation)) {
+            claim.instance = Some(instance.id);
+        }
+        if let Some(key) = self.table.key(instance.id) {
+            self.uncount(key);
+        }
+        let key = self.table.put(instance, at, stamp, detailed);
+        self.recount(key);
+        self.version += 1;
+    }
+
+    /// An inspection that began at `stamp` found that there is no such container: its slots are free.
+    pub fn gone(&mut self, stamp: Stamp, node: &NodeId, id: InstanceId) {
+        if self.table.get(id).is_some_and(|row| row.seen > stamp) {
+            return;
+        }
+        if let Some(node) = self.node_mut(node) {
+            node.tombstones.push_back((id, stamp));
+            if node.tombstones.len() > TOMBSTONES {
+                node.tombstones.pop_front();
+            }
+            node.unreadable.remove(&id);
+        }
+        self.take_out(id);
+    }
+
+    fn take_out(&mut self, id: InstanceId) {
+        if let Some(key) = self.table.key(id) {
+            self.uncount(key);
+            self.table.remove(id);
+            self.version += 1;
+        }
+    }
+
+    /// An inspection found that the container is not Captain's: it is not asked after again.
+    pub fn foreign(&mut self, node: &NodeId, id: InstanceId) {
+        if let Some(node) = self.node_mut(node) {
+            node.foreign.insert(id);
+        }
+    }
+
+    /// An inspection found that the container is Captain's and cannot be read.
+    pub fn unreadable(&mut self, node: &NodeId, id: InstanceId, why: String) {
+        if let Some(node) = self.node_mut(node) {
+            node.unreadable.insert(id, why);
+            self.version += 1;
+        }
+    }
+
+    /// A listing of a node that began at `stamp`: everything that is there, and nothing else.
+    pub fn listed(&mut self, stamp: Stamp, id: &NodeId, sightings: &[Sighting], now: Timestamp) -> Listed {
+        let mut listed = Listed::default();
+        let Some(at) = self.node_by_id.get(id).copied() else { return listed };
+        let present: HashSet<InstanceId> = sightings.iter().map(|sighting| sighting.id).collect();
+        let absent: Vec<InstanceId> = self
+            .table
+            .keys_of_node(at)
+            .iter()
+            .filter_map(|key| self.table.row(*key))
+            .filter(|row| row.seen < stamp && !present.contains(&row.id))
+            .map(|row| row.id)
+            .collect();
+        for id in absent {
+            self.take_out(id);
+        }
+        for sighting in sightings {
+            self.sighted(stamp, id, sighting, &mut listed);
+        }
+        if let Some(node) = self.node_mut(id) {
+            let before = std::mem::replace(&mut node.last_listing, stamp);
+            node.tombstones.retain(|(_, buried)| *buried > before);
+            node.foreign.retain(|id| present.contains(id));
+            node.unreadable.retain(|id, _| present.contains(id));
+            node.heard = Some(now);
+        }
+        self.inspections.0 += listed.known as u64;
+        self.inspections.1 += listed.inspect.len() as u64;
+        listed
+    }
+
+    fn sighted(&mut self, stamp: Stamp, node: &NodeId, sighting: &Sighting, listed: &mut Listed) {
+        match &sighting.owner {
+            Owner::Foreign => {}
+            Owner::Unreadable(error) => {
+                let Some(entry) = self.node_mut(node) else { return };
+                if entry.unreadable.insert(sighting.id, error.to_string()).is_none() {
+                    listed.unreadable.push((sighting.id, error.to_string()));
+                    self.version += 1;
+                }
+            }
+            Owner::Perhaps | Owner::Captain(_) => {
+                if self.node_mut(node).is_none_or(|node| node.foreign.contains(&sighting.id)) {
+                    listed.known += 1;
+                    return;
+                }
+                if self.confirm(stamp, sighting) {
+                    listed.known += 1;
+                    return;
+                }
+                if let Owner::Captain(labels) = &sighting.owner {
+                    if self.table.get(sighting.id).is_none() {
+                        self.put(stamp, &provisional(node, sighting, labels), false);
+                    }
+                }
+                listed.inspect.push(sighting.id);
+            }
+        }
+    }
+
+    /// The listing agrees with what is known, or something newer is known: nothing to ask. Otherwise the state is taken over at
+    /// once, since the inspection that tells the rest may hang for one container only.
+    fn confirm(&mut self, stamp: Stamp, sighting: &Sighting) -> bool {
+        let Some(key) = self.table.key(sighting.id) else { return false };
+        let Some(row) = self.table.row_mut(key) else { return false };
+        if row.seen > stamp {
+            return true;
+        }
+        row.seen = stamp;
+        if row.state == sighting.state {
+            return row.detailed;
+        }
+        row.detailed = false;
+        self.uncount(key);
+        self.table.set_state(key, sighting.state);
+        self.recount(key);
+        self.version += 1;
+        false
+    }
+
+    /// Everything wants a new inspection (`DELETE /cache`). What is known stays until then. Answers which nodes are concerned.
+    pub fn doubt_everything(&mut self) {
+        let ids: Vec<InstanceId> = self.table.range(..).map(|row| row.id).collect();
+        for id in ids {
+            if let Some(row) = self.table.key(id).and_then(|key| self.table.row_mut(key)) {
+                row.detailed = false;
+            }
+        }
+        for node in self.nodes.iter_mut().flatten() {
+            node.foreign.clear();
+        }
+    }
+
+    fn uncount(&mut self, key: Key) {
+        let Some(row) = self.table.row_mut(key) else { return };
+        if std::mem::replace(&mut row.counted, false) {
+            let (at, slots) = (row.node, u64::from(row.slots.0));
+            if let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) {
+                node.used = node.used.saturating_sub(slots);
+            }
+        }
+    }
+
+    pub(super) fn recount(&mut self, key: Key) {
+        self.uncount(key);
+        let claims = &self.claims;
+        let Some(row) = self.table.row_mut(key) else { return };
+        let claimed = row.operation.is_some_and(|operation| claims.contains_key(&operation));
+        if row.state.holds_slots() && !claimed {
+            row.counted = true;
+            let (at, slots) = (row.node, u64::from(row.slots.0));
+            if let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) {
+                node.used += slots;
+            }
+        }
+    }
+}
+
+/// What a listing alone tells of an instance: enough to count it and to name it.
+fn provisional(node: &NodeId, sighting: &Sighting, labels: &Labels) -> Instance {
+    Instance {
+        id: sighting.id,
+        node: node.clone(),
+        app: labels.app.clone(),
+        slug_uri: labels.slug_uri.clone(),
+        environment: Environment::new(),
+        slots: labels.slots,
+        port: None,
+        hostname: Hostname::trusted(&sighting.id.short()),
+        state: sighting.state,
+        created: Timestamp::default(),
+        started: None,
+        exit: None,
+        operation: Some(labels.operation),
+    }
+}
