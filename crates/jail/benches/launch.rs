@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p captain-jail` as root. The yardstick is a bare clone with the same namespaces and an exec, measured until the exec has
 //! happened. Ours is measured until `launch` has returned, which is later than the program's first instruction: by then the start is
-//! also recorded. The ratio is what counts, the milliseconds are this machine's; on a machine that is busy with other things the 10th
-//! percentile says more than the median, because an instance competes under its own CPU weight and the yardstick does not.
+//! also recorded. The ratio is what counts, the milliseconds are this machine's; on a machine that is busy with other things the
+//! fastest says more than the median, because an instance competes under its own CPU weight and the yardstick does not.
 #![allow(unsafe_code)] // the yardstick is one system call that has no safe form
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ fn main() -> Result<(), Failure> {
         jail.clean(&id)?;
     }
     let mut out = std::io::stdout();
-    for (name, share) in [("undisturbed (10th percentile)", 0.1), ("median", 0.5)] {
+    for (name, share) in [("undisturbed (the fastest)", 0.0), ("median", 0.5)] {
         let [bare, re_exec, launch] = times.each_ref().map(|times| quantile(times, share));
         writeln!(out, "{name}:")?;
         writeln!(out, "  bare clone with the same namespaces and exec: {bare:.2} ms")?;

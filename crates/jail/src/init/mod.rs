@@ -3,7 +3,7 @@
 //! It runs code of ours until `exec`, with powers that shrink step by step. It never returns: on failure it tells the monitor through
 //! the pipe, and ends. The order is the design (each line needs the ones before it):
 //!
-//! wait for the monitor → enter the control groups → cgroup namespace (so that the groups look like the top) → mounts → pivot → limits, keyring
+//! (as a user: wait until the uid is mapped) → enter the control groups → cgroup namespace (so that the groups look like the top) → mounts → pivot → limits, keyring
 //! → bounding set, uid, capabilities → parent-death signal (again: changing the uid clears it) → no new privileges → Landlock → streams
 //! → every other descriptor close-on-exec → seccomp (last: it forbids most of the above) → exec.
 
@@ -48,7 +48,7 @@ pub(crate) struct Order<'a> {
 
 /// The ends of the pipes that the first process holds.
 pub(crate) struct Ends {
-    /// Becomes readable when the monitor has done its part, and ends when the monitor dies.
+    /// Becomes readable when the monitor has mapped the user, and ends when the monitor dies.
     pub(crate) go: OwnedFd,
     /// Messages to the monitor; closed by a successful exec.
     pub(crate) messages: OwnedFd,
@@ -101,7 +101,10 @@ impl Order<'_> {
         // The monitor ignores signals, which a program would inherit: it could not be stopped politely.
         sys::default_signals();
         let mut go = std::fs::File::from(go);
-        wait_for_go(&mut go).attempt(Step::Join, || "wait for the monitor".into())?;
+        if self.mode == Mode::User {
+            // Until the monitor has mapped its uid, this process is nobody and its files cannot be owned.
+            wait_for_go(&mut go).attempt(Step::Join, || "wait for the monitor".into())?;
+        }
         self.groups.enter(self.born_inside).attempt(Step::Join, || "enter the control groups".into())?;
         self.enter(Step::Namespaces);
         // Without a session of its own it could be reached through the monitor's.

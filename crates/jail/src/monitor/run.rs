@@ -310,7 +310,9 @@ fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Resu
         }
         enter(Step::UserMap);
         let mut go = File::from(pipes.go);
-        go.write_all(&[1]).attempt(Step::Join, || "let it go on".into())?;
+        if wanted.mode == Mode::User {
+            go.write_all(&[1]).attempt(Step::UserMap, || "let it go on".into())?;
+        }
         // `go` stays open until the messages end: its closing would tell the child that the monitor is gone.
         let limitations = listen(pipes.messages)?;
         drop(go);
