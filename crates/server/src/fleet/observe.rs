@@ -39,7 +39,8 @@ impl View {
             return;
         }
         if let Some(claim) = instance.operation.and_then(|operation| self.claims.get_mut(&operation)) {
-            claim.instance = Some(instance.id);
+            // The first one seen. If another captain was given the same operation, its container is counted like any other.
+            claim.instance.get_or_insert(instance.id);
         }
         if let Some(key) = self.table.key(instance.id) {
             self.uncount(key);
@@ -194,7 +195,8 @@ impl View {
         self.uncount(key);
         let claims = &self.claims;
         let Some(row) = self.table.row_mut(key) else { return };
-        let claimed = row.operation.is_some_and(|operation| claims.contains_key(&operation));
+        let claim = row.operation.and_then(|operation| claims.get(&operation));
+        let claimed = claim.is_some_and(|claim| claim.instance == Some(row.id));
         if row.state.holds_slots() && !claimed {
             row.counted = true;
             let (at, slots) = (row.node, u64::from(row.slots.0));
