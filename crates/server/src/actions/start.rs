@@ -6,15 +6,17 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use captain_domain::claim::{self, Taken, Verdict};
+use captain_domain::claim::{self, Hold, Taken, Verdict};
 use captain_domain::label::Labels;
-use captain_domain::{AppName, Environment, Hostname, Instance, InstanceId, NodeId, OperationId, Slots, SlugUri};
+use captain_domain::{
+    AppName, Environment, Hostname, Instance, InstanceId, NodeId, OperationId, Slots, SlugUri, State,
+};
 use thiserror::Error;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::withdraw::withdraw;
+use super::withdraw::{Trace, withdraw};
 use crate::captain::{Captain, NodeHandle, Preparations};
 use crate::engine::{CreateSpec, EngineError, ErrorKind, Inspected, Owner, Preparation};
 use crate::fleet::{Phase, Refusal, Reservation};
@@ -134,7 +136,7 @@ async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartErr
         }
         Err(failure) => {
             if let Some(trace) = failure.trace {
-                withdraw(captain, handle, reservation, trace.container, trace.why).await;
+                withdraw(captain, handle, reservation, trace).await;
             }
             if let StartError::Engine(error) = &failure.error {
                 warn!(node = %order.node, app = %order.app, operation = %order.operation, %error, "start failed");
@@ -167,21 +169,20 @@ struct Failure {
     trace: Option<Trace>,
 }
 
-/// A container that may be there.
-struct Trace {
-    /// Its id, where it is known.
-    container: Option<InstanceId>,
-    why: &'static str,
-}
-
 impl Failure {
     /// Nothing was created.
     fn clean(error: impl Into<StartError>) -> Self {
         Self { error: error.into(), trace: None }
     }
 
-    fn leaving(container: Option<InstanceId>, why: &'static str, error: impl Into<StartError>) -> Self {
-        Self { error: error.into(), trace: Some(Trace { container, why }) }
+    /// A container that was created, or may have been, and not started.
+    fn unstarted(container: Option<InstanceId>, why: &'static str, error: impl Into<StartError>) -> Self {
+        Self { error: error.into(), trace: Some(Trace { container, started: false, why }) }
+    }
+
+    /// A container that may run.
+    fn started(id: InstanceId, why: &'static str, error: impl Into<StartError>) -> Self {
+        Self { error: error.into(), trace: Some(Trace { container: Some(id), started: true, why }) }
     }
 }
 
@@ -230,7 +231,7 @@ impl Starting<'_> {
             Ok(found) if found.len() == 1 => Ok(found[0].id),
             _ => {
                 self.handle.poke.notify_one();
-                Err(Failure::leaving(None, "what came of the creation is unknown", error))
+                Err(Failure::unstarted(None, "what came of the creation is unknown", error))
             }
         }
     }
@@ -243,7 +244,7 @@ impl Starting<'_> {
         loop {
             let (verdict, free) = self.judge(id).await.map_err(|error| {
                 self.handle.poke.notify_one();
-                Failure::leaving(Some(id), "nothing could be said of the node", error)
+                Failure::unstarted(Some(id), "nothing could be said of the node", error)
             })?;
             match verdict {
                 Verdict::Start => return Ok(()),
@@ -255,7 +256,7 @@ impl Starting<'_> {
                 Verdict::Wait | Verdict::Outbid | Verdict::Full => {
                     let error =
                         StartError::OverCapacity { node: self.order.node.clone(), asked: self.order.slots, free };
-                    return Err(Failure::leaving(Some(id), "the node is full", error));
+                    return Err(Failure::unstarted(Some(id), "the node is full", error));
                 }
             }
         }
@@ -267,7 +268,11 @@ impl Starting<'_> {
         let sightings = engine.list().await?;
         let mut taken = Vec::new();
         for sighting in sightings.iter().filter(|sighting| sighting.state.holds_slots()) {
-            let claim = sighting.state == captain_domain::State::Created;
+            let hold = match sighting.state {
+                State::Created => Hold::Claim,
+                State::Removing => Hold::Leaving,
+                _ => Hold::Lasting,
+            };
             match &sighting.owner {
                 // The client has given one operation to two starts, through two captains. The rule tells claims apart by their
                 // operations, so it is not even asked.
@@ -275,7 +280,7 @@ impl Starting<'_> {
                     return Err(StartError::InProgress(self.order.operation));
                 }
                 Owner::Captain(labels) => {
-                    taken.push(Taken { operation: Some(labels.operation), slots: labels.slots, claim });
+                    taken.push(Taken { operation: Some(labels.operation), slots: labels.slots, hold });
                 }
                 Owner::Perhaps => {
                     let known = fleet.read(|view| view.instance(sighting.id).map(|instance| instance.slots()));
@@ -283,7 +288,7 @@ impl Starting<'_> {
                         Some(slots) => slots,
                         None => self.slots_of_unknown(sighting.id).await?,
                     };
-                    taken.push(Taken { operation: None, slots, claim: false });
+                    taken.push(Taken { operation: None, slots, hold: Hold::Lasting });
                 }
                 Owner::Foreign | Owner::Unreadable(_) => {}
             }
@@ -320,12 +325,12 @@ impl Starting<'_> {
                 Ok(Inspected::Instance(instance)) if instance.started.is_some() => Ok(()),
                 _ => {
                     self.handle.poke.notify_one();
-                    Err(Failure::leaving(Some(id), "what came of the start is unknown", error))
+                    Err(Failure::started(id, "what came of the start is unknown", error))
                 }
             },
             // Swept by another captain that took this one for dead: it must not be started, and is not.
             Err(error) if error.is_not_found() => Err(Failure::clean(StartError::Vanished)),
-            Err(error) => Err(Failure::leaving(Some(id), "it could not be started", error)),
+            Err(error) => Err(Failure::started(id, "it could not be started", error)),
         }
     }
 
@@ -344,12 +349,12 @@ impl Starting<'_> {
                     kind: ErrorKind::Garbled,
                     message: "the engine does not give back the labels that it was given".to_owned(),
                 };
-                Err(Failure::leaving(Some(id), "it cannot be recognised", error))
+                Err(Failure::started(id, "it cannot be recognised", error))
             }
             Err(error) if error.is_not_found() => Err(Failure::clean(StartError::Vanished)),
             Err(error) => {
                 self.handle.poke.notify_one();
-                Err(Failure::leaving(Some(id), "it runs, but nothing can be said of it", error))
+                Err(Failure::started(id, "it runs, but nothing can be said of it", error))
             }
         }
     }

@@ -21,15 +21,25 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// Between two looks at a removal that is under way.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// What a failed start may have left.
+pub(super) struct Trace {
+    /// The container, where it is known.
+    pub(super) container: Option<InstanceId>,
+    /// Whether the engine was asked to start it.
+    pub(super) started: bool,
+    /// Why the start was given up.
+    pub(super) why: &'static str,
+}
+
 /// Removes what the operation made, in the background if it takes long, and gives its slots back after that. The reservation is
 /// kept for as long as the engine does not say that nothing is left: a node that hangs keeps the slots of what may run on it.
 pub(super) async fn withdraw(
     captain: &Captain,
     handle: std::sync::Arc<NodeHandle>,
     reservation: Reservation,
-    known: Option<InstanceId>,
-    why: &'static str,
+    trace: Trace,
 ) {
+    let Trace { container: known, started, why } = trace;
     reservation.phase(Phase::Withdrawing, Some(why.to_owned()));
     let operation = reservation.operation();
     let node = handle.engine.node().clone();
@@ -37,7 +47,7 @@ pub(super) async fn withdraw(
     let undone = captain.spawn(async move {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
-            match remove_all(handle.engine.as_ref(), operation, known).await {
+            match remove_all(handle.engine.as_ref(), operation, known, started).await {
                 Ok(gone) => {
                     let stamp = fleet.stamp();
                     fleet.write(|view| gone.into_iter().for_each(|id| view.gone(stamp, handle.engine.node(), id)));
@@ -64,15 +74,28 @@ pub(super) async fn withdraw(
 }
 
 /// Removes every container of the operation; answers which are gone.
-async fn remove_all(engine: &dyn Engine, operation: OperationId, known: Option<InstanceId>) -> Result<Vec<InstanceId>> {
+///
+/// What this captain has not asked to start is not removed by force: if it runs, the client has given the same operation to
+/// another captain, and that one has told him so.
+async fn remove_all(
+    engine: &dyn Engine,
+    operation: OperationId,
+    known: Option<InstanceId>,
+    started: bool,
+) -> Result<Vec<InstanceId>> {
     let ids = match known {
         Some(id) => vec![id],
         None => look_for(engine, operation).await?,
     };
-    for id in &ids {
-        remove(engine, *id, true, Instant::now() + BEFORE_ANSWER).await?;
+    let mut gone = Vec::new();
+    for id in ids {
+        match remove(engine, id, started, Instant::now() + BEFORE_ANSWER).await {
+            Ok(()) => gone.push(id),
+            Err(error) if error.kind == ErrorKind::Conflict => {}
+            Err(error) => return Err(error),
+        }
     }
-    Ok(ids)
+    Ok(gone)
 }
 
 /// Looks for what a creation of unknown outcome left. An engine that wakes from a hang may carry the creation out a moment after
@@ -90,7 +113,8 @@ async fn look_for(engine: &dyn Engine, operation: OperationId) -> Result<Vec<Ins
     Ok(Vec::new())
 }
 
-/// Removes a container and waits until the engine answers that there is none. `TimedOut` where it is accepted and not done in time.
+/// Removes a container and waits until the engine answers that there is none. `TimedOut` where it is accepted and not done in
+/// time; `Conflict` where it runs and force was not asked.
 pub(super) async fn remove(engine: &dyn Engine, id: InstanceId, force: bool, until: Instant) -> Result<()> {
     loop {
         match engine.remove(id, force).await {
@@ -105,6 +129,14 @@ pub(super) async fn remove(engine: &dyn Engine, id: InstanceId, force: bool, unt
         match engine.inspect(id).await {
             Err(error) if error.is_not_found() => return Ok(()),
             Err(error) => return Err(error),
+            Ok(Inspected::Instance(instance)) if !force && instance.state.is_running() => {
+                return Err(EngineError {
+                    node: engine.node().clone(),
+                    attempted: "remove a container",
+                    kind: ErrorKind::Conflict,
+                    message: format!("{} runs", id.short()),
+                });
+            }
             Ok(Inspected::Instance(_) | Inspected::Foreign | Inspected::Unreadable(_)) => {}
         }
         if Instant::now() >= until {
