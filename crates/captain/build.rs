@@ -13,8 +13,14 @@ use std::process::Command;
 const PROGRAMS: [&str; 2] = ["captain-runner", "captain-hello"];
 
 /// What the programs are made of.
-const SOURCES: [&str; 6] =
-    ["crates/runner/src", "crates/runner/Cargo.toml", "crates/hello/src", "crates/hello/Cargo.toml", "crates/domain", "Cargo.lock"];
+const SOURCES: [&str; 6] = [
+    "crates/runner/src",
+    "crates/runner/Cargo.toml",
+    "crates/hello/src",
+    "crates/hello/Cargo.toml",
+    "crates/domain",
+    "Cargo.lock",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
@@ -37,12 +43,19 @@ fn build(root: &Path, target: &str, folder: &Path) -> Result<(), Box<dyn Error>>
         cargo.args(["--package", program]);
     }
     // Small counts here: these bytes are in every image that is made of a slug, and in every instance's memory.
-    let profile = [("OPT_LEVEL", "z"), ("LTO", "fat"), ("CODEGEN_UNITS", "1"), ("PANIC", "abort"), ("STRIP", "symbols")];
+    let profile =
+        [("OPT_LEVEL", "z"), ("LTO", "fat"), ("CODEGEN_UNITS", "1"), ("PANIC", "abort"), ("STRIP", "symbols")];
     for (setting, value) in profile {
         cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
     }
     // What the outer cargo says of its own flags, wrapper and target folder is not meant for this one.
-    for inherited in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for inherited in [
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
         cargo.env_remove(inherited);
     }
     cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");

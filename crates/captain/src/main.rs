@@ -1,7 +1,9 @@
 //! The `captain` binary: picks its role before any thread starts.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Starts, stops and watches slugs on a cluster of servers that you own.
@@ -23,8 +25,28 @@ enum Role {
 fn main() -> ExitCode {
     // The one provider of TLS, for the client and for engines. Only a second call could fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match Captain::parse().role {
+    let captain = Captain::try_parse().unwrap_or_else(|error| refuse(&error));
+    match captain.role {
         Role::Serve(args) => captain_server::serve(*args),
         Role::Client(command) => captain_cli::run(command, Captain::command()),
     }
+}
+
+/// Ends with clap's message. Where a value came from the environment, that names a flag which nobody typed: the variable is added.
+fn refuse(error: &clap::Error) -> ! {
+    let _ = error.print();
+    if let Some(variable) = variable_of(error) {
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "\nThe variable {variable} sets it as well.");
+    }
+    std::process::exit(error.exit_code())
+}
+
+fn variable_of(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return None };
+    let flag = shown.strip_prefix("--")?.split_whitespace().next()?;
+    let command = Captain::command();
+    let mut arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let argument = arguments.find(|argument| argument.get_long() == Some(flag) && argument.get_env().is_some())?;
+    argument.get_env().map(|variable| variable.to_string_lossy().into_owned())
 }

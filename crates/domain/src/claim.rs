@@ -21,8 +21,19 @@ pub struct Taken {
     pub operation: Option<OperationId>,
     /// Its slots.
     pub slots: Slots,
-    /// Whether it is a claim: created and not started.
-    pub claim: bool,
+    /// How it holds them.
+    pub hold: Hold,
+}
+
+/// How slots are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// By what has been started, and by what nobody knows to end.
+    Lasting,
+    /// By a claim: created and not started.
+    Claim,
+    /// By what is being removed. Its slots are not free before it is gone; but it is going, like the claims that give way.
+    Leaving,
 }
 
 /// What to do with a claim.
@@ -30,7 +41,7 @@ pub struct Taken {
 pub enum Verdict {
     /// All that is visible fits: start.
     Start,
-    /// It has its place, but claims behind it have not gone yet: list again.
+    /// It has its place, but claims behind it, or what is being removed, have not gone yet: list again.
     Wait,
     /// What runs leaves no room: withdraw, the node is full.
     Full,
@@ -41,24 +52,25 @@ pub enum Verdict {
 /// Judges the claim of `operation`, which takes `slots`, by what a listing made *after* its creation shows on a node of `total`
 /// slots. Whether the claim itself is in the listing does not matter.
 pub fn judge(operation: OperationId, slots: Slots, total: Slots, listing: impl IntoIterator<Item = Taken>) -> Verdict {
-    let (mut running, mut before, mut behind) = (0u64, 0u64, 0u64);
+    let (mut lasting, mut before, mut going) = (0u64, 0u64, 0u64);
     for taken in listing {
         if taken.operation == Some(operation) {
             continue;
         }
-        let sum = match (taken.claim, taken.operation) {
-            (true, Some(other)) if other > operation => &mut behind,
-            (true, Some(_)) => &mut before,
-            _ => &mut running,
+        let sum = match (taken.hold, taken.operation) {
+            (Hold::Leaving, _) => &mut going,
+            (Hold::Claim, Some(other)) if other > operation => &mut going,
+            (Hold::Claim, Some(_)) => &mut before,
+            (Hold::Claim, None) | (Hold::Lasting, _) => &mut lasting,
         };
         *sum += u64::from(taken.slots.0);
     }
     let (own, total) = (u64::from(slots.0), u64::from(total.0));
-    if own + running > total {
+    if own + lasting > total {
         Verdict::Full
-    } else if own + running + before > total {
+    } else if own + lasting + before > total {
         Verdict::Outbid
-    } else if own + running + before + behind > total {
+    } else if own + lasting + before + going > total {
         Verdict::Wait
     } else {
         Verdict::Start
@@ -74,22 +86,28 @@ mod tests {
     }
 
     fn claim(n: u8, slots: u32) -> Taken {
-        Taken { operation: Some(op(n)), slots: Slots(slots), claim: true }
+        Taken { operation: Some(op(n)), slots: Slots(slots), hold: Hold::Claim }
     }
 
     fn running(slots: u32) -> Taken {
-        Taken { operation: None, slots: Slots(slots), claim: false }
+        Taken { operation: None, slots: Slots(slots), hold: Hold::Lasting }
+    }
+
+    fn leaving(slots: u32) -> Taken {
+        Taken { operation: Some(op(1)), slots: Slots(slots), hold: Hold::Leaving }
     }
 
     #[test]
     fn verdicts() {
-        let cases: [(&str, &[Taken], Verdict); 8] = [
+        let cases: [(&str, &[Taken], Verdict); 10] = [
             ("alone", &[], Verdict::Start),
             ("itself does not count twice", &[claim(5, 2)], Verdict::Start),
             ("exactly full", &[running(8)], Verdict::Start),
             ("one too many", &[running(9)], Verdict::Full),
             ("a claim behind waits for room", &[running(7), claim(6, 2)], Verdict::Wait),
             ("a claim before takes the room", &[running(7), claim(4, 2)], Verdict::Outbid),
+            ("what is leaving is waited for", &[running(2), leaving(7)], Verdict::Wait),
+            ("what is leaving helps nobody where the rest is too much", &[running(9), leaving(1)], Verdict::Full),
             ("claims that fit", &[claim(4, 4), claim(6, 4)], Verdict::Start),
             ("full is said before outbid", &[running(9), claim(4, 2)], Verdict::Full),
         ];

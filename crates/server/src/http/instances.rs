@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Path, Query, RawPathParams, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, extract};
@@ -223,9 +223,9 @@ fn stream(app: &App, filter: Filter, after: Option<InstanceId>) -> Response {
     (JSON, Body::from_stream(pages)).into_response()
 }
 
-/// The id in a path, as it was written. What is no text there is no id either.
-fn id_of(params: &RawPathParams) -> String {
-    params.iter().find(|(name, _)| *name == "id").map(|(_, value)| value.to_owned()).unwrap_or_default()
+/// The id in a path. What is no text there is no id either.
+fn id_of(id: Result<Path<String>, extract::rejection::PathRejection>) -> String {
+    id.map(|Path(id)| id).unwrap_or_default()
 }
 
 /// One instance
@@ -242,7 +242,7 @@ pub(super) async fn show(
     State(app): State<App>,
     id: Result<Path<String>, extract::rejection::PathRejection>,
 ) -> Result<Response, ApiError> {
-    let id = id.map(|Path(id)| id).unwrap_or_default();
+    let id = id_of(id);
     let no_such = || ApiError::new(Code::NoSuchInstance, format!("there is no instance {id}"));
     let prefix: IdPrefix = id.parse().map_err(|_| no_such())?;
     app.captain.fleet().read(|view| match view.find(&prefix) {
@@ -361,10 +361,10 @@ fn is_too_long(error: &axum::Error) -> bool {
     ))]
 pub(super) async fn stop(
     State(app): State<App>,
-    params: RawPathParams,
+    id: Result<Path<String>, extract::rejection::PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let id = id_of(&params);
+    let id = id_of(id);
     if let Some(elsewhere) = self_stop::redirect(&app.hostname, &id, &request) {
         return Ok(elsewhere);
     }
@@ -396,7 +396,7 @@ pub(super) struct LogsQuery {
     ))]
 pub(super) async fn logs(
     State(app): State<App>,
-    params: RawPathParams,
+    id: Result<Path<String>, extract::rejection::PathRejection>,
     query: Result<Query<LogsQuery>, extract::rejection::QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::new(Code::BadRequest, error.body_text()))?;
@@ -408,7 +408,7 @@ pub(super) async fn logs(
     let place = std::sync::Arc::clone(&app.log_readers)
         .try_acquire_owned()
         .map_err(|_| ApiError::new(Code::Busy, "too many readers of logs at once"))?;
-    let lines = actions::logs::logs(&app.captain, &id_of(&params), follow).await?;
+    let lines = actions::logs::logs(&app.captain, &id_of(id), follow).await?;
     let body = logs::body(lines, follow, place, app.captain.closing().clone());
     Ok(([(header::CONTENT_TYPE, "application/jsonstream")], body).into_response())
 }
