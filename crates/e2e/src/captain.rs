@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -247,6 +247,12 @@ impl Captain {
         String::from_utf8_lossy(&self.logs.lock().unwrap()).into_owned()
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its resident memory, in bytes.
     #[must_use]
     pub fn resident_memory(&self) -> u64 {
@@ -349,14 +355,18 @@ fn collect(mut from: impl Read + Send + 'static, into: &Arc<Mutex<Vec<u8>>>) -> 
     })
 }
 
-/// The binary under test: `CAPTAIN_BIN`, or the one that `cargo build -p captain` put beside the tests.
+/// The binary under test: `CAPTAIN_BIN`, or the one that `cargo build -p captain` put beside this program, or above where it is a test.
 #[must_use]
 pub fn binary() -> PathBuf {
     if let Ok(path) = std::env::var("CAPTAIN_BIN") {
         return path.into();
     }
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).map(|profile| profile.join("captain")).unwrap_or_default();
-    assert!(path.exists(), "{} is missing: run `cargo build -p captain` first, or set CAPTAIN_BIN", path.display());
-    path
+    let program = std::env::current_exe().unwrap();
+    let found = program.ancestors().skip(1).take(2).map(|folder| folder.join("captain")).find(|path| path.exists());
+    found.unwrap_or_else(|| {
+        panic!(
+            "there is no captain beside {}: run `cargo build -p captain` first, or set CAPTAIN_BIN",
+            program.display()
+        )
+    })
 }

@@ -1,7 +1,7 @@
 //! A wire between Captain and an engine that can be counted, cut and made to lose answers.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ struct State {
     sabotage: Mutex<Option<Sabotage>>,
     /// Requests with this in their path are never delivered.
     stalled: Mutex<Option<String>>,
+    /// Of answers to requests with this in their path, only the beginning is.
+    hushed: Mutex<Option<String>>,
+    /// The first lines of all requests, in the order in which they came.
+    requests: Mutex<Vec<String>>,
     severed: Notify,
 }
 
@@ -92,6 +96,18 @@ impl Proxy {
         *self.state.stalled.lock().unwrap() = Some(path.to_owned());
     }
 
+    /// From now on, answers to requests with this in their path end for Captain after what comes with their head. For streams: it
+    /// is open, and nothing happens.
+    pub fn hush(&self, path: &str) {
+        *self.state.hushed.lock().unwrap() = Some(path.to_owned());
+    }
+
+    /// The first lines of all requests so far, without the protocol: `GET /v1.41/containers/json?all=1`.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        self.state.requests.lock().unwrap().clone()
+    }
+
     /// Cuts all connections that there are; new ones are carried.
     pub fn sever(&self) {
         self.state.severed.notify_waiters();
@@ -104,19 +120,26 @@ impl Proxy {
     }
 }
 
+/// What becomes of the answer that a connection waits for.
+#[derive(Debug, Default)]
+struct Fate {
+    lost: AtomicBool,
+    hushed: AtomicBool,
+}
+
 /// Carries both ways until one side ends, or until an answer is to be lost.
 async fn carry(near: TcpStream, far: TcpStream, state: &State) {
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let doomed = AtomicU64::new(0);
+    let fate = Fate::default();
     tokio::select! {
-        () = upward(near_in, far_out, state, &doomed) => {}
-        () = downward(far_in, near_out, &doomed) => {}
+        () = upward(near_in, far_out, state, &fate) => {}
+        () = downward(far_in, near_out, &fate) => {}
         () = state.severed.notified() => {}
     }
 }
 
-async fn upward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: &State, doomed: &AtomicU64) {
+async fn upward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: &State, fate: &Fate) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         state.sent.fetch_add(read as u64, Ordering::Relaxed);
@@ -124,11 +147,15 @@ async fn upward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if stalls(state, &buffer[..read]) {
+        record(state, &buffer[..read]);
+        if names(&state.stalled, &buffer[..read]) {
             std::future::pending::<()>().await; // until the other side closes
         }
         if strikes(state, &buffer[..read]) {
-            doomed.store(1, Ordering::Relaxed);
+            fate.lost.store(true, Ordering::Relaxed);
+        }
+        if names(&state.hushed, &buffer[..read]) {
+            fate.hushed.store(true, Ordering::Relaxed);
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
@@ -141,9 +168,15 @@ fn request_line(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).lines().next().unwrap_or("").to_owned()
 }
 
-fn stalls(state: &State, bytes: &[u8]) -> bool {
-    let stalled = state.stalled.lock().unwrap();
-    stalled.as_ref().is_some_and(|path| request_line(bytes).contains(path))
+fn record(state: &State, bytes: &[u8]) {
+    let line = request_line(bytes);
+    if let Some((request, _)) = line.split_once(" HTTP/1.1") {
+        state.requests.lock().unwrap().push(request.to_owned());
+    }
+}
+
+fn names(path: &Mutex<Option<String>>, bytes: &[u8]) -> bool {
+    path.lock().unwrap().as_ref().is_some_and(|path| request_line(bytes).contains(path))
 }
 
 fn strikes(state: &State, bytes: &[u8]) -> bool {
@@ -155,10 +188,14 @@ fn strikes(state: &State, bytes: &[u8]) -> bool {
     hit
 }
 
-async fn downward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, doomed: &AtomicU64) {
+async fn downward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, fate: &Fate) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if doomed.load(Ordering::Relaxed) == 1 || to.write_all(&buffer[..read]).await.is_err() {
+        if fate.lost.load(Ordering::Relaxed) || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+        if fate.hushed.load(Ordering::Relaxed) {
+            while matches!(from.read(&mut buffer).await, Ok(1..)) {} // so that the engine does not wait for a reader
             return;
         }
     }
