@@ -18,7 +18,7 @@ pub mod time;
 pub use environment::Environment;
 pub use id::{InstanceId, OperationId};
 pub use instance::{Exit, Instance, State};
-pub use name::{AppName, Hostname, NodeId, SlugUri};
+pub use name::{AppName, Hostname, ImageTag, NodeId, SlugUri};
 pub use node::Health;
 pub use slots::{SlotSize, Slots};
 pub use time::Timestamp;

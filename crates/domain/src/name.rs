@@ -78,6 +78,11 @@ name! {
 }
 
 name! {
+    /// The tag of a runner image.
+    ImageTag, check_image_tag
+}
+
+name! {
     /// Where a slug is, as the caller gave it. It may hold credentials: what is logged is [`SlugUri::redacted`].
     SlugUri, check_slug_uri
 }
@@ -134,6 +139,15 @@ fn check_hostname(text: &str) -> Result<(), NameError> {
         Err(NameError(
             "a host name is at most 64 characters: labels of ASCII letters, digits, '-' and '_', joined by dots",
         ))
+    }
+}
+
+fn check_image_tag(text: &str) -> Result<(), NameError> {
+    let right = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    if (1..=128).contains(&text.len()) && !text.starts_with(['.', '-']) && text.bytes().all(right) {
+        Ok(())
+    } else {
+        Err(NameError("an image tag is 1 to 128 letters, digits, '_', '.' and '-' of ASCII, the first not '.' or '-'"))
     }
 }
 

@@ -115,8 +115,13 @@ async fn a_cable_that_is_unplugged_and_plugged_in_again() {
     let captain = Settings::of(&lease).set("DOCKER_TIMEOUT", 3).start().await;
     let stage = Stage { captain, origin, lease };
     let (cut, well) = (stage.lease.node(0), stage.lease.node(1));
-    let slug = stage.origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    let slug = stage.origin.offer("idle.tgz", slugs::script(&format!("echo up\n{}", slugs::IDLE)));
     let first = id(&stage.captain.started("idle", &cut.name, &slug).await);
+    // The runner image fetches the slug in the instance: through the cable.
+    eventually("the app is up", Duration::from_secs(20), || async {
+        stage.captain.get(&format!("/instances/{first}/logs")).await.text().contains("up").then_some(())
+    })
+    .await;
     cut.cut();
     reads_are_prompt(&stage.captain, &first).await;
     stage.captain.node_becomes(&cut.name, "un").await;

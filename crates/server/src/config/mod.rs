@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use captain_domain::{SlotSize, Slots};
+use captain_domain::{ImageTag, SlotSize, Slots};
 use clap::Args;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -266,9 +266,11 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
         slot_size: SlotSize::from_mib(args.slot_memory_mb),
         default_slots: Slots(args.default_slots_per_instance),
         runner_image,
-        runner_version: args.slug_runner_version.clone(),
+        runner_version: ImageTag::parse(&args.slug_runner_version)
+            .map_err(|error| wrong("SLUG_RUNNER_VERSION", error.to_string()))?
+            .to_string(),
         runner_command,
-        slug_path: args.slug_path.clone().filter(|path| !path.is_empty()),
+        slug_path: slug_path(args)?,
         stop_grace: Duration::from_secs(10),
         exited_kept: Duration::from_secs(args.docker_gc_grace_period),
         claim_patience: Duration::from_secs(10),
@@ -277,6 +279,15 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
         relist_every: Duration::from_secs(30),
         ping_every: Duration::from_secs(5),
     })
+}
+
+fn slug_path(args: &ServeArgs) -> Result<Option<String>, ConfigError> {
+    let Some(path) = args.slug_path.clone().filter(|path| !path.is_empty()) else { return Ok(None) };
+    let rest = path.replace("{app_name}", "").replace("{app_version}", "");
+    if rest.contains(['{', '}']) {
+        return Err(wrong("SLUG_PATH", "only {app_name} and {app_version} may stand in braces"));
+    }
+    Ok(Some(path))
 }
 
 fn docker_settings(args: &ServeArgs) -> Result<docker::Settings, ConfigError> {
@@ -304,11 +315,7 @@ fn docker_settings(args: &ServeArgs) -> Result<docker::Settings, ConfigError> {
             wrong(variable, chain(&error))
         })?;
     }
-    Ok(docker::Settings {
-        timeout: Duration::from_secs(args.docker_timeout),
-        pull_timeout: Duration::from_secs(args.pull_timeout),
-        tls,
-    })
+    Ok(docker::Settings::new(Duration::from_secs(args.docker_timeout), Duration::from_secs(args.pull_timeout), tls))
 }
 
 fn nodes_from(args: ServeArgs, hostname: &str) -> Result<Nodes, ConfigError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use captain_api::Code;
-use captain_domain::{AppName, Environment, Hostname, NodeId, OperationId, Slots, SlugUri};
+use captain_domain::{AppName, Environment, Hostname, ImageTag, NodeId, OperationId, Slots, SlugUri};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
@@ -50,9 +50,8 @@ pub(super) fn parse(body: &[u8], operation: Operation, policy: &Policy) -> Resul
     let hostname = optional(&fields, "hostname")?.filter(|name| !name.is_empty());
     let hostname = hostname.map(|name| Hostname::parse(&name)).transpose();
     let runner_version = optional(&fields, "slug_runner_version")?;
-    if runner_version.as_deref().is_some_and(|tag| !is_image_tag(tag)) {
-        let problem = "an image tag is 1 to 128 letters, digits, '_', '.' and '-', the first not '.' or '-'";
-        return Err(cannot_work("slug_runner_version", problem));
+    if let Some(Err(error)) = runner_version.as_deref().map(ImageTag::parse) {
+        return Err(cannot_work("slug_runner_version", &error.to_string()));
     }
     Ok(Order {
         operation: operation.id,
@@ -158,10 +157,4 @@ fn environment(fields: &Fields<'_>) -> Result<Environment, ApiError> {
         environment.set(&name, &text);
     }
     Ok(environment)
-}
-
-fn is_image_tag(tag: &str) -> bool {
-    (1..=128).contains(&tag.len())
-        && !tag.starts_with(['.', '-'])
-        && tag.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'))
 }
