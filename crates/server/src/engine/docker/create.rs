@@ -27,11 +27,11 @@ struct Created {
 }
 
 /// Creates a container, and does not start it.
-pub(super) async fn create(wire: &Wire, spec: &CreateSpec) -> Result<InstanceId, Failure> {
+pub(super) async fn create(wire: &Wire, spec: &CreateSpec, image: &str) -> Result<InstanceId, Failure> {
     let call = async {
         let kind = wire.profile().await?.kind;
         let mut call = Call::post(format!("/containers/create?name={}", super::encoded(&spec.name)));
-        call.body = Bytes::from(document(spec, kind).to_string());
+        call.body = Bytes::from(document(spec, image, kind).to_string());
         super::wire::read(wire.send(&call).await?.into_body(), LIMIT).await
     };
     let body = super::wire::within(wire.timeout(), call)
@@ -45,11 +45,7 @@ pub(super) async fn create(wire: &Wire, spec: &CreateSpec) -> Result<InstanceId,
     created.id.parse().map_err(|_| Failure::garbled("it created a container and gave no id of 64 hex digits"))
 }
 
-fn document(spec: &CreateSpec, kind: Kind) -> Value {
-    let image = match &spec.preparation {
-        Preparation::RunnerImage { image } => image.clone(),
-        Preparation::Slug(slug) => slug.stack.to_string(),
-    };
+fn document(spec: &CreateSpec, image: &str, kind: Kind) -> Value {
     let port = format!("{INSTANCE_PORT}/tcp");
     let environment: Vec<String> = spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let labels: Map<_, _> =
@@ -74,7 +70,25 @@ fn document(spec: &CreateSpec, kind: Kind) -> Value {
     if let Some(hostname) = &spec.hostname {
         document["Hostname"] = hostname.as_str().into();
     }
+    if let Preparation::Slug(_) = &spec.preparation {
+        run_by_our_runner(&mut document, spec);
+    }
     document
+}
+
+/// A slug on a stack is run by our own runner, which needs no privilege. A foreign runner image may (it changes users), so nothing of
+/// this is asked of one. Nobody is asked whether he wants it, and the seccomp profile is the engine's own.
+fn run_by_our_runner(document: &mut Value, spec: &CreateSpec) {
+    let command: Vec<&str> = ["run"].into_iter().chain(spec.command.iter().map(String::as_str)).collect();
+    document["Cmd"] = command.into();
+    document["Healthcheck"] = json!({ "Test": ["NONE"] });
+    let host = &mut document["HostConfig"];
+    host["CapDrop"] = json!(["ALL"]);
+    host["IpcMode"] = "private".into();
+    // In memory, and counted as the instance's: half of it, so that a full one is an error in the app and not its end. Programs may be
+    // in it, for Java unpacks its native libraries there.
+    let size = spec.memory_bytes / 2;
+    host["Tmpfs"] = json!({ "/tmp": format!("rw,nosuid,nodev,exec,mode=1777,size={size}") });
 }
 
 /// Output is read back through the engine, so it must be a driver that can, whatever the node's default; and it is bounded, for an
@@ -115,6 +129,7 @@ mod tests {
     use captain_domain::{AppName, Hostname, OperationId, Slots, SlugUri};
 
     use super::*;
+    use crate::engine::SlugOnStack;
 
     fn spec() -> CreateSpec {
         CreateSpec {
@@ -135,8 +150,28 @@ mod tests {
     }
 
     #[test]
+    fn a_slug_is_run_by_our_runner_without_any_privilege() {
+        let slug = SlugOnStack {
+            digest: captain_slug::Digest([1; 32]),
+            file: std::path::Path::new("/slug").into(),
+            stack: "scratch".into(),
+        };
+        let spec = CreateSpec { preparation: Preparation::Slug(slug), command: vec!["worker".to_owned()], ..spec() };
+        let document = document(&spec, "captain/slug:1", Kind::Docker);
+        let host = &document["HostConfig"];
+        assert_eq!((&document["Image"], &document["Cmd"]), (&json!("captain/slug:1"), &json!(["run", "worker"])));
+        assert_eq!((&host["CapDrop"], &host["SecurityOpt"]), (&json!(["ALL"]), &json!(["no-new-privileges"])));
+        assert_eq!(host["Tmpfs"], json!({ "/tmp": "rw,nosuid,nodev,exec,mode=1777,size=134217728" }));
+        assert_eq!((&host["IpcMode"], &host["PidsLimit"]), (&json!("private"), &json!(4096)));
+        for weakening in ["Privileged", "CapAdd", "Binds", "Mounts", "Devices", "PidMode", "UsernsMode"] {
+            assert_eq!(host[weakening], Value::Null, "{weakening}");
+        }
+        assert_eq!((&document["User"], &document["Entrypoint"]), (&Value::Null, &Value::Null)); // the image's
+    }
+
+    #[test]
     fn every_limit_is_in_the_document() {
-        let document = document(&spec(), Kind::Docker);
+        let document = document(&spec(), "flynn/slugrunner:0.0.0", Kind::Docker);
         let host = &document["HostConfig"];
         assert_eq!((&host["Memory"], &host["MemorySwap"]), (&json!(268_435_456), &json!(268_435_456)));
         assert_eq!((&host["CpuShares"], &host["PidsLimit"]), (&json!(20), &json!(4096)));
@@ -151,7 +186,7 @@ mod tests {
     #[test]
     fn a_host_name_is_given_when_asked_for() {
         let spec = CreateSpec { hostname: Some(Hostname::parse("web-1").unwrap()), ..spec() };
-        assert_eq!(document(&spec, Kind::Podman)["Hostname"], json!("web-1"));
+        assert_eq!(document(&spec, "a:1", Kind::Podman)["Hostname"], json!("web-1"));
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Failure {
         Self::garbled(format!("its answer is not what an engine answers ({})", place(error)))
     }
 
+    /// Whether what was asked for may have happened all the same.
+    pub(super) const fn is_unknown(&self) -> bool {
+        matches!(self.kind, ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::Garbled | ErrorKind::Failed)
+    }
+
     /// Whether the engine wants another version of its API than was sent.
     pub(super) fn refuses_version(&self) -> bool {
         self.status == Some(StatusCode::BAD_REQUEST)

@@ -37,7 +37,7 @@ pub(super) async fn ensure(
     }
 }
 
-async fn present(wire: &Wire, image: &str) -> Result<bool, Failure> {
+pub(super) async fn present(wire: &Wire, image: &str) -> Result<bool, Failure> {
     let call = Call::get(format!("/images/{}/json", super::encoded_path(image)));
     match wire.ask(&call, wire.timeout(), LIMIT).await {
         Ok(_) => Ok(true),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::failure::{Failure, place};
 use super::list::{INSTANCE_PORT, originals_app, state};
+use super::slugs::label;
 use super::wire::{Call, Wire};
 use crate::engine::Inspected;
 
@@ -165,7 +166,7 @@ impl Document {
         })
     }
 
-    /// What the caller gave, as far as a container tells: without Captain's variables, and without those that Podman adds.
+    /// What the caller gave, as far as a container tells: without Captain's variables, those of the stack, and those that Podman adds.
     fn callers_environment(&self) -> Environment {
         let entries = self.config.env.iter().flatten().map(String::as_str);
         let is_podmans = |entry: &str| match entry.split_once('=') {
@@ -175,7 +176,16 @@ impl Document {
             _ => false,
         };
         let marked = entries.clone().any(|entry| matches!(entry, "container=podman" | "container=oci"));
-        Environment::from_entries(entries.filter(|entry| !(marked && is_podmans(entry)))).without_reserved()
+        let stacks = self.stacks_environment();
+        let is_stacks = |entry: &str| stacks.iter().any(|stacks| stacks == entry);
+        Environment::from_entries(entries.filter(|entry| !(is_stacks(entry) || marked && is_podmans(entry))))
+            .without_reserved()
+    }
+
+    /// What every instance on its stack has; none where it is no slug on a stack.
+    fn stacks_environment(&self) -> Vec<String> {
+        let noted = self.config.labels.as_ref().and_then(|labels| labels.get(label::ENVIRONMENT));
+        noted.and_then(|noted| serde_json::from_str(noted).ok()).unwrap_or_default()
     }
 
     /// The port that leads to it. Podman goes on to tell the port of what has ended: somebody else may have it by now.
@@ -352,6 +362,14 @@ mod tests {
         odd["Config"]["Env"] = json!("SECRET=hunter2");
         assert!(matches!(inspected(&odd), Inspected::Unreadable(why) if !why.contains("hunter2")));
         assert!(read(b"<html>", &NodeId::trusted("app-1")).is_err());
+    }
+
+    #[test]
+    fn the_stacks_variables_are_not_the_callers_unless_he_changed_them() {
+        let mut document = ours();
+        document["Config"]["Labels"][label::ENVIRONMENT] = json!(r#"["LANG=C.UTF-8","RUBY=3"]"#);
+        document["Config"]["Env"] = json!(["LANG=C.UTF-8", "RUBY=4", "A=1"]);
+        assert_eq!(instance(&document).environment.iter().collect::<Vec<_>>(), [("A", "1"), ("RUBY", "4")]);
     }
 
     #[test]

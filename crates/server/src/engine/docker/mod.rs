@@ -16,6 +16,7 @@ mod lines;
 mod list;
 mod logs;
 mod negotiate;
+mod slugs;
 mod ssh;
 #[cfg(test)]
 mod tests;
@@ -36,10 +37,12 @@ use thiserror::Error;
 
 pub use self::endpoint::{Endpoint, EndpointError};
 use self::failure::Failure;
+pub use self::slugs::Runner;
+use self::slugs::Slugs;
 pub use self::tls::{Tls, TlsError, TlsMaterial};
 use self::wire::{Call, Wire};
 use crate::engine::{
-    CreateSpec, Engine, EngineError, Facts, Hints, Inspected, Logs, Preparation, Progress, Result, Sighting,
+    CreateSpec, Engine, EngineError, Facts, Hints, Inspected, Logs, Preparation, Prepared, Progress, Result, Sighting,
 };
 
 /// The answer to a start, a stop, a removal: nothing, or Podman's few words.
@@ -52,10 +55,27 @@ const PING_LIMIT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The deadline of an ordinary call (`DOCKER_TIMEOUT`).
     pub timeout: Duration,
-    /// The deadline of a pull.
+    /// The deadline of a pull, and of each other call that moves the bytes of an image or a slug.
     pub pull_timeout: Duration,
     /// TLS, for the engines that want it.
     pub tls: Tls,
+    /// What runs slugs on a stack; without it, there are none.
+    pub runner: Option<Runner>,
+    /// How slugs are read on their way to a node. Owner and digest are not for settings to say.
+    pub slugs: captain_slug::Options,
+}
+
+impl Settings {
+    /// Settings of a captain that carries no runner.
+    pub fn new(timeout: Duration, pull_timeout: Duration, tls: Tls) -> Self {
+        Self { timeout, pull_timeout, tls, runner: None, slugs: captain_slug::Options::default() }
+    }
+
+    /// The same with a runner: a static program, for it runs on any stack.
+    #[must_use]
+    pub fn with_runner(self, program: Arc<[u8]>) -> Self {
+        Self { runner: Some(Runner::new(program)), ..self }
+    }
 }
 
 /// Why an engine cannot even be tried.
@@ -73,6 +93,7 @@ pub struct Docker {
     node: NodeId,
     endpoint: Endpoint,
     pull_timeout: Duration,
+    slugs: Slugs,
     wire: Arc<Wire>,
     /// How many records of the last listing could not be read: said when it changes, not at each listing.
     skipped: AtomicUsize,
@@ -86,6 +107,7 @@ impl Docker {
                 node,
                 endpoint,
                 pull_timeout: settings.pull_timeout,
+                slugs: Slugs::new(settings.runner.clone(), settings.slugs.clone(), settings.pull_timeout),
                 wire: Arc::new(wire),
                 skipped: AtomicUsize::new(0),
             }),
@@ -144,16 +166,33 @@ impl Engine for Docker {
     }
 
     async fn prepare(&self, preparation: &Preparation, progress: Progress<'_>) -> Result<()> {
-        let Preparation::RunnerImage { image } = preparation else {
-            return Err(self.failed("prepare a slug")(Failure::new(crate::engine::ErrorKind::Unsupported, "not yet".to_owned())));
-        };
-        images::ensure(&self.wire, image, self.pull_timeout, progress)
-            .await
-            .map_err(self.failed("prepare the runner image"))
+        match preparation {
+            Preparation::RunnerImage { image } => images::ensure(&self.wire, image, self.pull_timeout, progress)
+                .await
+                .map_err(self.failed("prepare the runner image")),
+            Preparation::Slug(slug) => {
+                self.slugs.prepare(&self.wire, slug, progress).await.map_err(self.failed("prepare the slug"))
+            }
+        }
+    }
+
+    async fn prepared(&self) -> Result<Vec<Prepared>> {
+        slugs::prepared(&self.wire).await.map_err(self.failed("list the prepared slugs"))
+    }
+
+    async fn discard(&self, reference: &str) -> Result<()> {
+        slugs::discard(&self.wire, reference).await.map_err(self.failed("discard a slug"))
     }
 
     async fn create(&self, spec: &CreateSpec) -> Result<InstanceId> {
-        create::create(&self.wire, spec).await.map_err(self.failed("create a container"))
+        let created = async {
+            let image = match &spec.preparation {
+                Preparation::RunnerImage { image } => image.clone(),
+                Preparation::Slug(slug) => self.slugs.image(slug)?,
+            };
+            create::create(&self.wire, spec, &image).await
+        };
+        created.await.map_err(self.failed("create a container"))
     }
 
     async fn start(&self, id: InstanceId) -> Result<()> {

@@ -8,12 +8,14 @@
 //! Not bollard: it sends no version, pools no connections, decodes a list whole or not at all (one odd container of a foreign
 //! tool would hide a node's instances), and starts its streams at their first poll, while events must flow before the listing.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -37,9 +39,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// As much as is read of a refusal.
 const REFUSAL_LIMIT: usize = 64 * 1024;
 
+/// What a request carries: a document, or a stream that is made while it is sent.
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
 /// The conversation with one engine.
 pub(super) struct Wire {
-    client: Client<Connector, Full<Bytes>>,
+    client: Client<Connector, Body>,
     base: String,
     authorization: Option<HeaderValue>,
     timeout: Duration,
@@ -101,15 +106,35 @@ impl Wire {
 
     /// Sends a request as it stands, version and all, and gives the answer's head. An answer that is no success is an error.
     pub(super) async fn exchange(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
-        let mut request = Request::builder().method(&call.method).uri(format!("{}{}", self.base, call.path));
+        let content = (!call.body.is_empty()).then_some("application/json");
+        let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
+        self.dispatch(&call.method, &call.path, content, body).await
+    }
+
+    /// Sends a tar archive in the version agreed on, and waits for the whole answer. It is sent once: a stream cannot be had again.
+    pub(super) async fn upload(&self, method: Method, path: &str, archive: Body) -> Result<Bytes, Failure> {
+        let profile = self.profile().await?;
+        let call = profile.versioned(&Call::new(method, path));
+        let response = self.dispatch(&call.method, &call.path, Some("application/x-tar"), archive).await?;
+        read(response.into_body(), REFUSAL_LIMIT).await
+    }
+
+    async fn dispatch(
+        &self,
+        method: &Method,
+        path: &str,
+        content: Option<&'static str>,
+        body: Body,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        if !call.body.is_empty() {
-            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(content) = content {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static(content));
         }
         let request = request
-            .body(Full::new(call.body.clone()))
+            .body(body)
             .map_err(|error| Failure::new(crate::engine::ErrorKind::Invalid, format!("no such request: {error}")))?;
         let response = self.client.request(request).await.map_err(|error| Failure::transport(&error))?;
         let status = response.status();

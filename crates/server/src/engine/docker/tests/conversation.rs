@@ -142,7 +142,7 @@ async fn no_connection_means_that_nothing_was_done() {
 async fn plain_http_where_tls_is_expected_is_said() {
     // Some certificate, so that the test needs none of the machine's: the handshake never gets as far as looking at it.
     let tls = Tls::new(TlsMaterial { ca: Some(include_bytes!("ca.pem").to_vec()), identity: None });
-    let settings = Settings { timeout: Duration::from_secs(20), pull_timeout: Duration::from_secs(20), tls };
+    let settings = Settings::new(Duration::from_secs(20), Duration::from_secs(20), tls);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

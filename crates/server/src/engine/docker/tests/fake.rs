@@ -1,6 +1,6 @@
 //! A scripted engine on loopback: it answers what a test tells it to, and remembers what it was asked.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(super) struct Seen {
     pub(super) target: String,
     pub(super) head: String,
     pub(super) body: Value,
+    /// A body that came in chunks: an archive.
+    pub(super) archive: Vec<u8>,
 }
 
 /// What the fake engine does with a request.
@@ -41,6 +43,7 @@ struct Shared {
     changed: Notify,
     connections: AtomicUsize,
     pushed: broadcast::Sender<String>,
+    reads_no_archives: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -93,6 +96,7 @@ impl Fake {
             changed: Notify::new(),
             connections: AtomicUsize::new(0),
             pushed: broadcast::channel(64).0,
+            reads_no_archives: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared), uri }
     }
@@ -112,6 +116,11 @@ impl Fake {
 
     pub(super) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// From now on it hangs in the middle of what comes in chunks.
+    pub(super) fn never_read_archives(&self) {
+        self.shared.reads_no_archives.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn push(&self, bytes: String) {
@@ -140,14 +149,14 @@ impl Fake {
 }
 
 pub(super) fn client(uri: &str, timeout: Duration) -> Docker {
-    let settings = Settings { timeout, pull_timeout: timeout, tls: Tls::default() };
+    let settings = Settings::new(timeout, timeout, Tls::default()).with_runner(Arc::from(&b"runner"[..]));
     Docker::new(NodeId::trusted("app-1"), Endpoint::parse(uri).unwrap(), &settings).unwrap()
 }
 
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     shared.connections.fetch_add(1, Ordering::SeqCst);
     let mut buffer = Vec::new();
-    while let Some(seen) = read_request(&mut stream, &mut buffer).await {
+    while let Some(seen) = read_request(&mut stream, &mut buffer, &shared.reads_no_archives).await {
         let mut pushed = shared.pushed.subscribe();
         shared.seen.lock().unwrap().push(seen.clone());
         shared.changed.notify_waiters();
@@ -191,7 +200,7 @@ fn who_it_is(seen: &Seen) -> Reply {
     }
 }
 
-async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<Seen> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>, hangs: &AtomicBool) -> Option<Seen> {
     let mut piece = [0; 4096];
     let end = loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -202,19 +211,50 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8
             _ => return None,
         }
     };
-    let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
-    let first = String::from_utf8_lossy(&buffer[..end]).lines().next()?.to_owned();
+    let whole_head = String::from_utf8_lossy(&buffer[..end]).into_owned();
+    buffer.drain(..end);
+    let head = whole_head.to_lowercase();
+    let mut words = whole_head.lines().next()?.split(' ').map(str::to_owned);
+    let (method, target) = (words.next()?, words.next()?);
+    if head.contains("transfer-encoding: chunked") {
+        if hangs.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        let archive = read_chunks(stream, buffer).await?;
+        return Some(Seen { method, target, head: whole_head, body: Value::Null, archive });
+    }
     let length =
         head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.trim().parse().ok()).unwrap_or(0);
-    while buffer.len() < end + length {
+    while buffer.len() < length {
         match stream.read(&mut piece).await {
             Ok(count @ 1..) => buffer.extend_from_slice(&piece[..count]),
             _ => return None,
         }
     }
-    let body = serde_json::from_slice(&buffer[end..end + length]).unwrap_or(Value::Null);
-    let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-    buffer.drain(..end + length);
-    let mut words = first.split(' ').map(str::to_owned);
-    Some(Seen { method: words.next()?, target: words.next()?, head, body })
+    let body = serde_json::from_slice(&buffer[..length]).unwrap_or(Value::Null);
+    buffer.drain(..length);
+    Some(Seen { method, target, head: whole_head, body, archive: Vec::new() })
+}
+
+/// None where the connection breaks before the last chunk.
+async fn read_chunks(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let head = buffer.windows(2).position(|two| two == b"\r\n");
+        let size = head.map(|end| usize::from_str_radix(std::str::from_utf8(&buffer[..end]).unwrap(), 16).unwrap());
+        match (head, size) {
+            (Some(end), Some(size)) if buffer.len() >= end + 2 + size + 2 => {
+                whole.extend_from_slice(&buffer[end + 2..end + 2 + size]);
+                buffer.drain(..end + 2 + size + 2);
+                if size == 0 {
+                    return Some(whole);
+                }
+            }
+            _ => match stream.read(&mut piece).await {
+                Ok(count @ 1..) => buffer.extend_from_slice(&piece[..count]),
+                _ => return None,
+            },
+        }
+    }
 }
