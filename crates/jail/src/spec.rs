@@ -149,7 +149,7 @@ pub enum SpecError {
     /// An environment variable cannot have this name.
     #[error("the environment variable {0:?} has an empty name or one with '='")]
     VariableName(String),
-    /// Host names are 1 to 63 letters, digits and dashes.
+    /// Host names are 1 to 64 letters, digits, dots, dashes and underscores.
     #[error("{0:?} is not a host name")]
     Hostname(String),
     /// Too small to start anything, or too large to mean anything.
@@ -188,8 +188,9 @@ impl Spec {
                 return Err(SpecError::Nul { field: format!("the environment variable {name}") });
             }
         }
-        let host_byte = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-        if self.hostname.is_empty() || self.hostname.len() > 63 || !self.hostname.bytes().all(host_byte) {
+        let host_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        // The kernel's limit; names in DNS would be shorter.
+        if self.hostname.is_empty() || self.hostname.len() > 64 || !self.hostname.bytes().all(host_byte) {
             return Err(SpecError::Hostname(self.hostname.clone()));
         }
         self.check_bounds()

@@ -92,8 +92,8 @@ impl Jail {
         }
     }
 
-    /// Ends a start that takes too long: the monitor, hence the instance.
-    fn abandon(&self, id: &Id) {
+    /// Ends a start that takes too long, whoever launched it: the monitor, hence the instance.
+    pub fn abandon(&self, id: &Id) {
         let monitor = match state::read(&self.dir(id)) {
             Ok(Some(State::Starting { monitor, .. } | State::Running(Running { monitor, .. }))) => monitor,
             _ => return,

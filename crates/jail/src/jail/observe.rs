@@ -43,6 +43,11 @@ impl Jail {
         };
         Ok(Some(Observed { record, phase: phase(&dir)? }))
     }
+
+    /// How far an instance is, for whoever has its record already. One that is no more looks like one that was never launched.
+    pub fn phase(&self, id: &Id) -> Result<Phase, ReadError> {
+        phase(&self.dir(id))
+    }
 }
 
 /// The lock is asked first, then the state is read: if nobody held it, the state that follows is the last word; if somebody did, the
