@@ -22,7 +22,14 @@ enum Role {
     Client(captain_cli::Command),
 }
 
+/// The first argument by which an instance's monitor is entered. No command: clap never hears of it.
+const MONITOR: &str = "__monitor";
+
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == MONITOR).is_some() {
+        return captain_jail::monitor::main(arguments, captain_jail::monitor::nothing);
+    }
     // The one provider of TLS, for the client and for engines. Only a second call could fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let captain = Captain::try_parse().unwrap_or_else(|error| refuse(&error));

@@ -9,6 +9,7 @@
 //! - Environment values are in no error and in no log.
 
 pub mod docker;
+pub mod local;
 
 use std::fmt;
 use std::path::Path;

@@ -1,0 +1,6 @@
+//! The embedded engine as it ships: the engine of the server, the monitor role of the built binary, the carried runner, and real
+//! slugs. As root, on the real kernel.
+
+mod lifecycle;
+mod shared;
+mod world;
