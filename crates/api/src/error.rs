@@ -17,6 +17,8 @@ pub enum Code {
     NoSuchNode,
     /// 404: no such claim: the start has ended, or never was.
     NoSuchClaim,
+    /// 404: Captain's own store has no such slug.
+    NoSuchSlug,
     /// 405: the path is there, the method is not.
     MethodNotAllowed,
     /// 408: the body did not arrive in time.
@@ -27,6 +29,8 @@ pub enum Code {
     OperationDone,
     /// 409: the prefix of an id fits several instances.
     AmbiguousId,
+    /// 409: the slug is being used by a start just now.
+    SlugInUse,
     /// 413: the body is too large.
     BodyTooLarge,
     /// 415: the body is not `application/json`.
@@ -35,10 +39,18 @@ pub enum Code {
     Unprocessable,
     /// 422: the runner image cannot be had: it is not on the node and cannot be pulled.
     ImageUnavailable,
+    /// 422: the slug is not where the start says, or not for Captain to have.
+    SlugUnavailable,
+    /// 422: what was given as a slug is none, or holds what no node is given.
+    SlugInvalid,
+    /// 422: the slug has another digest than was asked for.
+    SlugMismatch,
     /// 500: a defect of Captain.
     Internal,
     /// 502: the node's engine answered with an error.
     EngineError,
+    /// 502: where the slug is, or the store for slugs, cannot be reached or fails. Try again.
+    SlugOriginFailed,
     /// 503: the node has not enough free slots.
     OverCapacity,
     /// 503: the node is known to be out of reach.
@@ -49,6 +61,8 @@ pub enum Code {
     EngineTimeout,
     /// 507: the node has no disk space left.
     NodeOutOfSpace,
+    /// 507: the captain itself has no disk space left for slugs.
+    CaptainOutOfSpace,
     /// A code that this version of the client does not know.
     #[serde(other)]
     Other,

@@ -96,7 +96,7 @@ pub struct Start {
     pub app: String,
     /// The node to start it on.
     pub node: String,
-    /// Where the slug is. Either this or `version`.
+    /// Where the slug is: https:, http:, s3:, file:, or `sha256:…` for one in Captain's own store. Either this or `version`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slug_uri: Option<String>,
     /// The slug's version, from which Captain makes the URI by its `SLUG_PATH`. Ignored where `slug_uri` is given.
@@ -111,9 +111,16 @@ pub struct Start {
     /// The host name of the instance; by default the first 12 digits of its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The tag of the runner image; null means the configured one.
+    /// The tag of the runner image; null means the configured one. Only where the captain uses a runner image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slug_runner_version: Option<String>,
+    /// The process type of the slug's Procfile to run; null means `web`. Not where the captain uses a runner image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// The sha256 that the slug must have: 64 hexadecimal digits, `sha256:` before them or not. A slug that has another one is refused.
+    /// Not where the captain uses a runner image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slug_sha256: Option<String>,
     /// Taken for the sake of old clients, and ignored: engines choose ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocated_port: Option<u16>,
@@ -245,6 +252,21 @@ pub struct Claim {
     pub detail: Option<String>,
     /// Since when (RFC 3339, UTC).
     pub since: String,
+}
+
+/// A slug in Captain's own store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct StoredSlug {
+    /// The sha256 of its bytes, 64 hexadecimal digits. A start names it as `sha256:…`.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was put there (RFC 3339, UTC).
+    pub created: String,
+    /// When it was used last, where the store knows (RFC 3339, UTC).
+    #[serde(default)]
+    pub last_used: Option<String>,
 }
 
 /// A line of a log.

@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, EngineError, Preparation};
 use crate::fleet::Fleet;
+use crate::node_slugs::SlugUse;
+use crate::slugs::{self, Slugs};
 
 /// What decides how instances are made.
 #[derive(Debug, Clone)]
@@ -23,12 +25,8 @@ pub struct Policy {
     pub slot_size: SlotSize,
     /// Slots of an instance that asks for none.
     pub default_slots: Slots,
-    /// The runner image without its tag.
-    pub runner_image: String,
-    /// The tag of the runner image where the start names none.
-    pub runner_version: String,
-    /// The command given to the runner image.
-    pub runner_command: Vec<String>,
+    /// What runs slugs.
+    pub mode: Mode,
     /// Makes a slug's URI of an app and a version: `{app_name}`, `{app_version}`.
     pub slug_path: Option<String>,
     /// Between SIGTERM and SIGKILL.
@@ -43,6 +41,27 @@ pub struct Policy {
     pub relist_every: Duration,
     /// How often a node is asked whether it is there, between listings.
     pub ping_every: Duration,
+    /// What the prepared slugs on a node may take together before those that nothing is made of go, in bytes.
+    pub node_slug_bytes: u64,
+}
+
+/// What runs slugs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// A foreign image, which fetches and runs the slug itself.
+    RunnerImage {
+        /// The image without its tag.
+        image: String,
+        /// Its tag where the start names none.
+        version: String,
+        /// The command given to it.
+        command: Vec<String>,
+    },
+    /// Captain's own runner. Captain fetches the slug.
+    Stack {
+        /// The image under the slug.
+        stack: Arc<str>,
+    },
 }
 
 /// A clock for moments that people see. Deadlines use tokio's.
@@ -137,6 +156,8 @@ pub struct NodeHandle {
     pub poke: Notify,
     /// Preparations under way: one per node and thing at a time, however many starts wait for it.
     pub(crate) preparing: Mutex<BTreeMap<Preparation, Arc<Preparations>>>,
+    /// Which prepared slugs starts need, and when they needed them last.
+    pub(crate) slug_use: SlugUse,
     /// Ends the node's watcher.
     pub leaves: CancellationToken,
 }
@@ -152,6 +173,7 @@ impl NodeHandle {
             changes: Semaphore::new(CHANGES_PER_NODE),
             poke: Notify::new(),
             preparing: Mutex::default(),
+            slug_use: SlugUse::default(),
             leaves,
         }
     }
@@ -167,7 +189,8 @@ struct Inner {
     nodes: RwLock<BTreeMap<NodeId, Arc<NodeHandle>>>,
     policy: Policy,
     clock: Clock,
-    chance: Chance,
+    chance: Arc<Chance>,
+    slugs: Slugs,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -179,15 +202,17 @@ impl fmt::Debug for Captain {
 }
 
 impl Captain {
-    /// A captain of no nodes yet.
-    pub fn new(policy: Policy, clock: Clock, chance: Chance) -> Self {
+    /// A captain of no nodes yet. Touches no disk and no network.
+    pub fn new(policy: Policy, slugs: slugs::Settings, clock: Clock, chance: Chance) -> Self {
+        let (chance, tasks) = (Arc::new(chance), TaskTracker::new());
         Self(Arc::new(Inner {
+            slugs: Slugs::new(slugs, Arc::clone(&chance), tasks.clone()),
             fleet: Fleet::default(),
             nodes: RwLock::default(),
             policy,
             clock,
             chance,
-            tasks: TaskTracker::new(),
+            tasks,
             closing: CancellationToken::new(),
         }))
     }
@@ -195,6 +220,11 @@ impl Captain {
     /// The view.
     pub fn fleet(&self) -> &Fleet {
         &self.0.fleet
+    }
+
+    /// Slugs.
+    pub fn slugs(&self) -> &Slugs {
+        &self.0.slugs
     }
 
     /// How instances are made.

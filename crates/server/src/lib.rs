@@ -11,6 +11,8 @@ pub mod engine;
 pub mod fleet;
 pub mod gc;
 pub mod http;
+mod node_slugs;
+pub mod slugs;
 pub mod telemetry;
 pub mod watch;
 
@@ -71,11 +73,14 @@ async fn run(config: Config) -> ExitCode {
         error!("signals cannot be waited for");
         return ExitCode::FAILURE;
     };
-    let captain = Captain::new(config.policy, system_clock(), Chance::new(SmallRng::from_os_rng()));
+    let captain = Captain::new(config.policy, config.slugs, system_clock(), Chance::new(SmallRng::from_os_rng()));
     let discovery =
         Discovery { captain: captain.clone(), docker: config.docker, slots_per_node: config.slots_per_node };
     discovery.begin(config.nodes);
     captain.spawn(gc::collect(captain.clone()));
+    captain.spawn(node_slugs::collect(captain.clone()));
+    let tidying = captain.slugs().clone();
+    captain.spawn(async move { tidying.tidy().await });
     if let Ok(address) = listener.local_addr() {
         info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     }

@@ -4,6 +4,7 @@
 //! A failed engine call is *unknown*, not *failed*: it is looked up by its operation before anything else is tried.
 
 pub mod logs;
+mod prescription;
 pub mod start;
 pub mod stop;
 mod withdraw;

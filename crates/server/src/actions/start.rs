@@ -3,6 +3,7 @@
 //! Nothing is started before a listing made after its creation shows that everything visible on the node fits
 //! (`captain_domain::claim`). A start that fails at any step leaves no container and no slots taken ([`super::withdraw`]).
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,15 +12,18 @@ use captain_domain::label::Labels;
 use captain_domain::{
     AppName, Environment, Hostname, Instance, InstanceId, NodeId, OperationId, Slots, SlugUri, State,
 };
+use captain_slug::Digest;
 use thiserror::Error;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::prescription::{Prescription, prescribe};
 use super::withdraw::{Trace, withdraw};
 use crate::captain::{Captain, NodeHandle, Preparations};
-use crate::engine::{CreateSpec, EngineError, ErrorKind, Inspected, Owner, Preparation};
+use crate::engine::{CreateSpec, EngineError, ErrorKind, Inspected, Owner, Preparation, SlugOnStack};
 use crate::fleet::{Phase, Refusal, Reservation};
+use crate::slugs::FetchError;
 
 /// How long a start waits for its turn on a node: about as long as a client of the original would have.
 const TURN: Duration = Duration::from_secs(120);
@@ -46,8 +50,12 @@ pub struct Order {
     pub slots: Slots,
     /// The host name asked for.
     pub hostname: Option<Hostname>,
-    /// The tag of the runner image asked for.
+    /// The tag of the runner image asked for. Only where one runs slugs.
     pub runner_version: Option<String>,
+    /// The process type asked for. Only where Captain's own runner runs slugs.
+    pub process: Option<String>,
+    /// The digest that the slug must have. Only where Captain fetches it.
+    pub slug_sha256: Option<Digest>,
 }
 
 /// Why a start did not happen. Nothing of it is left, or is being removed.
@@ -88,6 +96,9 @@ pub enum StartError {
     /// Too many changes wait for the node.
     #[error("too many changes are waiting for node {0}")]
     Busy(NodeId),
+    /// The slug cannot be had.
+    #[error(transparent)]
+    Slug(Arc<FetchError>),
     /// The engine failed.
     #[error(transparent)]
     Engine(Arc<EngineError>),
@@ -123,10 +134,14 @@ async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartErr
         .reserve(&order.node, &order.app, order.slots, order.operation, captain.now())
         .map_err(|refusal| refused(refusal, &order))?;
     let handle = captain.node(&order.node).ok_or_else(|| StartError::NoSuchNode(order.node.clone()))?;
+    // Before its turn: an origin that is slow must not keep other starts from the node.
+    let prescription = prescribe(captain, &order, &reservation).await?;
+    let needed = prescription.slug.as_ref().map(|slug| handle.slug_use.begin(slug.digest, captain.now()));
     let turn = turn(&handle, &order).await?;
-    let starting = Starting { captain, handle: &handle, order: &order, reservation: &reservation };
+    let starting =
+        Starting { captain, handle: &handle, order: &order, prescription: &prescription, reservation: &reservation };
     let outcome = starting.run().await;
-    drop(turn);
+    drop((turn, needed));
     match outcome {
         Ok(instance) => {
             // The instance is in the view before the reservation goes: its slots are never counted as free in between.
@@ -190,6 +205,7 @@ struct Starting<'a> {
     captain: &'a Captain,
     handle: &'a Arc<NodeHandle>,
     order: &'a Order,
+    prescription: &'a Prescription,
     reservation: &'a Reservation,
 }
 
@@ -207,11 +223,11 @@ impl Starting<'_> {
     async fn create(&self) -> Result<InstanceId, Failure> {
         let spec = self.spec();
         for _ in 0..CREATIONS {
-            self.reservation.phase(Phase::Creating, None);
+            self.reservation.phase(Phase::Creating, self.prescription.note());
             match self.handle.engine.create(&spec).await {
                 Ok(id) => return Ok(id),
                 Err(error) if error.kind == ErrorKind::ImageMissing => {
-                    self.prepare(&spec.preparation).await.map_err(|error| Failure::clean(StartError::Engine(error)))?;
+                    self.prepare(&spec.preparation).await.map_err(Failure::clean)?;
                 }
                 Err(error) if error.is_unknown() => return self.look_for_created(error).await,
                 Err(error) => return Err(Failure::clean(error)),
@@ -360,25 +376,28 @@ impl Starting<'_> {
     }
 
     /// Brings to the node what is needed, once for all starts that wait for it.
-    async fn prepare(&self, preparation: &Preparation) -> Result<(), Arc<EngineError>> {
+    async fn prepare(&self, preparation: &Preparation) -> Result<(), StartError> {
+        if let Some(why) = self.prescription.lacking() {
+            return Err(StartError::Slug(why));
+        }
         let under_way = join_preparation(self.captain, self.handle, preparation);
         let report = |detail: String| {
             self.reservation.phase(Phase::Preparing, (!detail.is_empty()).then_some(detail));
         };
-        under_way.outcome(report).await
+        under_way.outcome(report).await.map_err(StartError::Engine)
     }
 
     fn spec(&self) -> CreateSpec {
         let Self { captain, order, .. } = self;
         let policy = captain.policy();
-        let version = order.runner_version.as_deref().unwrap_or(&policy.runner_version);
         let mut environment = order.environment.clone();
         environment.set("PORT", "8080");
+        // Captain's own runner keeps it from the app; it stands here so that every instance's container says the same.
         environment.set("SLUG_URL", order.slug_uri.as_str());
         CreateSpec {
             name: format!("{}_{}", order.app, order.operation),
-            preparation: Preparation::RunnerImage { image: format!("{}:{version}", policy.runner_image) },
-            command: policy.runner_command.clone(),
+            preparation: self.prescription.preparation.clone(),
+            command: self.prescription.command.clone(),
             labels: Labels {
                 app: order.app.clone(),
                 slots: order.slots,
@@ -393,14 +412,23 @@ impl Starting<'_> {
     }
 }
 
+/// The same slug is the same preparation, wherever its bytes lie on this captain's disk.
+fn key(preparation: &Preparation) -> Preparation {
+    match preparation {
+        Preparation::Slug(slug) => Preparation::Slug(SlugOnStack { file: Path::new("").into(), ..slug.clone() }),
+        Preparation::RunnerImage { .. } => preparation.clone(),
+    }
+}
+
 /// The preparation of this thing on this node: the one under way, or a new one in a task of its own.
 fn join_preparation(captain: &Captain, handle: &Arc<NodeHandle>, preparation: &Preparation) -> Arc<Preparations> {
     let mut all = handle.preparing.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(under_way) = all.get(preparation) {
+    let key = key(preparation);
+    if let Some(under_way) = all.get(&key) {
         return Arc::clone(under_way);
     }
     let under_way = Arc::new(Preparations::default());
-    all.insert(preparation.clone(), Arc::clone(&under_way));
+    all.insert(key, Arc::clone(&under_way));
     drop(all);
     let acting =
         Ending { handle: Arc::clone(handle), preparation: preparation.clone(), under_way: Arc::clone(&under_way) };
@@ -421,7 +449,10 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.handle.preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.preparation);
+        self.handle.preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(&self.preparation));
+        if let Preparation::Slug(_) = self.preparation {
+            self.handle.slug_use.prepared();
+        }
         self.under_way.change(|state| {
             state.outcome.get_or_insert_with(|| {
                 Err(Arc::new(EngineError {

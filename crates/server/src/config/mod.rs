@@ -4,6 +4,7 @@
 //! means, or names what is wrong. Inside there are only valid values, and nothing else reads the environment.
 
 mod nodes;
+mod slugs;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -19,7 +20,7 @@ pub use nodes::{NodeSpec, parse_node};
 
 use crate::captain::Policy;
 use crate::chain;
-use crate::discovery::ec2::{Ec2, Finder};
+use crate::discovery::ec2::{Credentials, Ec2, Finder};
 use crate::engine::docker::{self, TlsError};
 use crate::telemetry::LogFormat;
 
@@ -112,11 +113,14 @@ pub struct ServeArgs {
     #[arg(long, env = "DEFAULT_SLOTS_PER_INSTANCE", value_name = "SLOTS", default_value = "2")]
     default_slots_per_instance: u32,
 
+    #[command(flatten)]
+    slugs: slugs::SlugArgs,
+
     /// The command given to the runner image, e.g. `start web`
     #[arg(long, env = "SLUG_RUNNER_COMMAND", value_name = "COMMAND")]
     slug_runner_command: Option<String>,
 
-    /// The image that fetches and runs slugs, without its tag, e.g. flynn/slugrunner
+    /// An image that fetches and runs slugs, without its tag, e.g. flynn/slugrunner. Without it, Captain's own runner runs them
     #[arg(long, env = "SLUG_RUNNER_IMAGE", value_name = "IMAGE")]
     slug_runner_image: Option<String>,
 
@@ -207,6 +211,8 @@ pub struct Config {
     pub docker: docker::Settings,
     /// How instances are made.
     pub policy: Policy,
+    /// How slugs are had and kept.
+    pub slugs: crate::slugs::Settings,
     /// The machine's or container's host name.
     pub hostname: String,
     /// How logs are written.
@@ -233,6 +239,7 @@ impl Config {
         Ok(Self {
             listen: listen(&args),
             policy: policy(&args)?,
+            slugs: args.slugs.settings(region(&args), credentials(&args))?,
             docker: docker_settings(&args)?,
             slots_per_node: Slots(args.slots_per_node),
             log_format: args.log_format,
@@ -253,23 +260,11 @@ fn listen(args: &ServeArgs) -> Listen {
 }
 
 fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
-    let runner_image = args.slug_runner_image.clone().filter(|image| !image.is_empty());
-    let runner_image = runner_image
-        .ok_or_else(|| wrong("SLUG_RUNNER_IMAGE", "is required: the image that runs slugs, e.g. flynn/slugrunner"))?;
-    let command = args.slug_runner_command.clone().filter(|command| !command.trim().is_empty());
-    let command =
-        command.ok_or_else(|| wrong("SLUG_RUNNER_COMMAND", "is required: what the image is told, e.g. `start web`"))?;
-    let runner_command =
-        shell_words::split(&command).map_err(|error| wrong("SLUG_RUNNER_COMMAND", error.to_string()))?;
     let timeout = Duration::from_secs(args.docker_timeout);
     Ok(Policy {
         slot_size: SlotSize::from_mib(args.slot_memory_mb),
         default_slots: Slots(args.default_slots_per_instance),
-        runner_image,
-        runner_version: ImageTag::parse(&args.slug_runner_version)
-            .map_err(|error| wrong("SLUG_RUNNER_VERSION", error.to_string()))?
-            .to_string(),
-        runner_command,
+        mode: slugs::mode(args)?,
         slug_path: slug_path(args)?,
         stop_grace: Duration::from_secs(10),
         exited_kept: Duration::from_secs(args.docker_gc_grace_period),
@@ -278,7 +273,22 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
         claim_grace: Duration::from_secs(20) + timeout * 3,
         relist_every: Duration::from_secs(30),
         ping_every: Duration::from_secs(5),
+        node_slug_bytes: args.slugs.node_bytes(),
     })
+}
+
+fn runner_version(args: &ServeArgs) -> Result<String, ConfigError> {
+    let tag = ImageTag::parse(&args.slug_runner_version);
+    tag.map(|tag| tag.to_string()).map_err(|error| wrong("SLUG_RUNNER_VERSION", error.to_string()))
+}
+
+fn region(args: &ServeArgs) -> Option<String> {
+    args.aws_region.clone().filter(|region| !region.is_empty())
+}
+
+fn credentials(args: &ServeArgs) -> Option<Credentials> {
+    let (id, secret) = args.aws_access_key_id.clone().zip(args.aws_secret_access_key.clone())?;
+    Some(Credentials { id, secret, token: args.aws_session_token.clone().filter(|token| !token.is_empty()) })
 }
 
 fn slug_path(args: &ServeArgs) -> Result<Option<String>, ConfigError> {
@@ -337,18 +347,12 @@ fn nodes_from(args: ServeArgs, hostname: &str) -> Result<Nodes, ConfigError> {
 
 fn ec2(args: ServeArgs, tag_value: String) -> Ec2 {
     Ec2 {
+        region: region(&args),
+        credentials: credentials(&args),
         tag_name: args.aws_docker_host_tag_name,
         tag_value,
         every: Duration::from_secs(args.aws_call_interval_secs.max(1)),
-        region: args.aws_region.filter(|region| !region.is_empty()),
         endpoint: args.aws_endpoint_url_ec2.filter(|url| !url.is_empty()),
         metadata: args.aws_ec2_metadata_service_endpoint.filter(|url| !url.is_empty()),
-        credentials: args.aws_access_key_id.zip(args.aws_secret_access_key).map(|(id, secret)| {
-            crate::discovery::ec2::Credentials {
-                id,
-                secret,
-                token: args.aws_session_token.filter(|token| !token.is_empty()),
-            }
-        }),
     }
 }

@@ -11,6 +11,7 @@ use captain_api::{Code, ErrorBody};
 use crate::actions::ActionError;
 use crate::actions::start::StartError;
 use crate::engine::{EngineError, ErrorKind};
+use crate::slugs::{DraftError, FetchError};
 
 /// An error on its way to the client.
 #[derive(Debug)]
@@ -46,18 +47,24 @@ impl ApiError {
 fn status(code: Code) -> StatusCode {
     match code {
         Code::BadRequest => StatusCode::BAD_REQUEST,
-        Code::NoSuchPath | Code::NoSuchInstance | Code::NoSuchNode | Code::NoSuchClaim => StatusCode::NOT_FOUND,
+        Code::NoSuchPath | Code::NoSuchInstance | Code::NoSuchNode | Code::NoSuchClaim | Code::NoSuchSlug => {
+            StatusCode::NOT_FOUND
+        },
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::OperationInProgress | Code::OperationDone | Code::AmbiguousId => StatusCode::CONFLICT,
+        Code::OperationInProgress | Code::OperationDone | Code::AmbiguousId | Code::SlugInUse => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::Unprocessable | Code::ImageUnavailable => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::Unprocessable
+        | Code::ImageUnavailable
+        | Code::SlugUnavailable
+        | Code::SlugInvalid
+        | Code::SlugMismatch => StatusCode::UNPROCESSABLE_ENTITY,
         Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::EngineError => StatusCode::BAD_GATEWAY,
+        Code::EngineError | Code::SlugOriginFailed => StatusCode::BAD_GATEWAY,
         Code::OverCapacity | Code::NodeUnavailable | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Code::EngineTimeout => StatusCode::GATEWAY_TIMEOUT,
-        Code::NodeOutOfSpace => StatusCode::INSUFFICIENT_STORAGE,
+        Code::NodeOutOfSpace | Code::CaptainOutOfSpace => StatusCode::INSUFFICIENT_STORAGE,
     }
 }
 
@@ -94,6 +101,47 @@ impl From<&EngineError> for ApiError {
     }
 }
 
+impl ApiError {
+    /// What came is not kept. `too_large`: what that is called here.
+    pub(super) fn of_draft(error: &DraftError, message: String, too_large: Code) -> Self {
+        match error {
+            DraftError::Refused(_) => Self::new(Code::SlugInvalid, message),
+            DraftError::TooLarge { .. } => {
+                Self::new(too_large, message).help("CAPTAIN_SLUG_LIMIT_MB says how large a slug may be")
+            }
+            DraftError::Mismatch { .. } => Self::new(Code::SlugMismatch, message),
+            DraftError::DiskFull { .. } => Self::new(Code::CaptainOutOfSpace, message)
+                .help("free space there, lower CAPTAIN_SLUG_CACHE_MB, or set CAPTAIN_DATA to a larger disk"),
+            DraftError::Disk { .. } | DraftError::Lost => Self::new(Code::Internal, message),
+        }
+    }
+
+    fn in_field(mut self, field: &str) -> Self {
+        self.0.field = Some(field.to_owned());
+        self
+    }
+}
+
+impl From<&FetchError> for ApiError {
+    fn from(error: &FetchError) -> Self {
+        let message = error.to_string();
+        let error = match error {
+            FetchError::Uri(_) => Self::new(Code::Unprocessable, message),
+            FetchError::Unavailable { .. } => Self::new(Code::SlugUnavailable, message),
+            FetchError::NotStored(_) => {
+                Self::new(Code::SlugUnavailable, message).help("put it there: `captain slug push FILE`")
+            }
+            FetchError::Origin { .. } => Self::new(Code::SlugOriginFailed, message),
+            FetchError::Content { source: DraftError::Mismatch { .. }, .. } => {
+                return Self::new(Code::SlugMismatch, message).in_field("slug_sha256");
+            }
+            FetchError::Content { source, .. } => Self::of_draft(source, message, Code::SlugInvalid),
+            FetchError::Lost(_) => Self::new(Code::Internal, message),
+        };
+        error.in_field("slug_uri")
+    }
+}
+
 impl From<ActionError> for ApiError {
     fn from(error: ActionError) -> Self {
         let message = error.to_string();
@@ -124,6 +172,7 @@ impl From<StartError> for ApiError {
                 Self::new(Code::OperationDone, message).operation(&operation).help(format!("see /instances/{instance}"))
             }
             StartError::Busy(node) => Self::new(Code::Busy, message).node(&node),
+            StartError::Slug(error) => Self::from(&*error),
             StartError::Engine(error) => Self::from(&*error),
             StartError::Vanished => Self::new(Code::EngineError, message),
             StartError::Lost => Self::new(Code::Internal, message),

@@ -12,6 +12,7 @@ mod nodes;
 mod render;
 mod self_stop;
 pub mod serve;
+mod slugs;
 mod start_body;
 
 use std::any::Any;
@@ -72,6 +73,7 @@ impl std::ops::Deref for App {
     tags(
         (name = "instances", description = "Running processes of slugs"),
         (name = "nodes", description = "Machines and their slots"),
+        (name = "slugs", description = "Slugs that were given to Captain"),
         (name = "captain", description = "The captain itself")
     )
 )]
@@ -87,6 +89,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(nodes::show))
         .routes(routes!(claims::list))
         .routes(routes!(claims::show))
+        .routes(routes!(slugs::list, slugs::put))
+        .routes(routes!(slugs::show, slugs::delete))
         .routes(routes!(cache_info, cache_clear))
         .routes(routes!(ping))
 }
@@ -118,6 +122,7 @@ pub fn router(captain: Captain, hostname: String) -> Router {
         .route("/nodes", get(nodes::list))
         .route("/nodes/{id}/", get(nodes::show))
         .route("/claims", get(claims::list))
+        .route("/slugs", get(slugs::list).put(slugs::put))
         .route("/cache/", get(cache_info).delete(cache_clear))
         .route("/ping/ping/", get(ping))
         .route("/openapi.json", get(move || async { ([(header::CONTENT_TYPE, "application/json")], document) }))

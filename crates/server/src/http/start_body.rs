@@ -3,18 +3,32 @@
 use std::collections::BTreeMap;
 
 use captain_api::Code;
+use captain_domain::procfile::is_process_type;
 use captain_domain::{AppName, Environment, Hostname, ImageTag, NodeId, OperationId, Slots, SlugUri};
+use captain_slug::Digest;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use crate::actions::start::Order;
-use crate::captain::Policy;
+use crate::captain::{Mode, Policy};
+use crate::slugs::Slugs;
 
 /// Linux takes no single string of an environment beyond 128 KiB (`MAX_ARG_STRLEN`), its name and the final NUL included.
 const LONGEST_VARIABLE: usize = 128 * 1024 - 1;
 
-const FIELDS: [&str; 9] =
-    ["app", "node", "slug_uri", "version", "environment", "slots", "hostname", "slug_runner_version", "allocated_port"];
+const FIELDS: [&str; 11] = [
+    "app",
+    "node",
+    "slug_uri",
+    "version",
+    "environment",
+    "slots",
+    "hostname",
+    "process",
+    "slug_sha256",
+    "slug_runner_version",
+    "allocated_port",
+];
 
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
@@ -49,10 +63,7 @@ pub(super) fn parse(body: &[u8], operation: Operation, policy: &Policy) -> Resul
     let slug_uri = slug_uri(&fields, &app, policy)?;
     let hostname = optional(&fields, "hostname")?.filter(|name| !name.is_empty());
     let hostname = hostname.map(|name| Hostname::parse(&name)).transpose();
-    let runner_version = optional(&fields, "slug_runner_version")?;
-    if let Some(Err(error)) = runner_version.as_deref().map(ImageTag::parse) {
-        return Err(cannot_work("slug_runner_version", &error.to_string()));
-    }
+    let Running { runner_version, process, slug_sha256 } = running(&fields, &slug_uri, &policy.mode)?;
     Ok(Order {
         operation: operation.id,
         repeatable: operation.given,
@@ -63,7 +74,56 @@ pub(super) fn parse(body: &[u8], operation: Operation, policy: &Policy) -> Resul
         slots: slots(&fields, policy)?,
         hostname: hostname.map_err(|error| cannot_work("hostname", &error.to_string()))?,
         runner_version,
+        process,
+        slug_sha256,
     })
+}
+
+/// How the slug is to be run.
+struct Running {
+    runner_version: Option<String>,
+    process: Option<String>,
+    slug_sha256: Option<Digest>,
+}
+
+/// Reads the fields that only a runner image knows, or only Captain's own runner.
+fn running(fields: &Fields<'_>, slug_uri: &SlugUri, mode: &Mode) -> Result<Running, ApiError> {
+    let runner_version = optional(fields, "slug_runner_version")?;
+    let process = optional(fields, "process")?;
+    let slug_sha256 = optional(fields, "slug_sha256")?;
+    if let Mode::RunnerImage { .. } = mode {
+        let given = [("process", process.is_some()), ("slug_sha256", slug_sha256.is_some())];
+        if let Some((field, _)) = given.iter().find(|(_, given)| *given) {
+            let problem = match *field {
+                "process" => "cannot be chosen: this captain gives its runner image one command (SLUG_RUNNER_COMMAND)",
+                _ => "cannot be checked: this captain uses a runner image, which fetches the slug by itself",
+            };
+            return Err(
+                cannot_work(field, problem).help("without SLUG_RUNNER_IMAGE, Captain fetches and runs slugs itself")
+            );
+        }
+        if slug_uri.as_str().starts_with("sha256:") {
+            let problem = "this captain uses a runner image, which fetches the slug by itself and knows no digests";
+            return Err(cannot_work("slug_uri", problem)
+                .help("give a URL: that of this captain followed by /slugs/ and the digest"));
+        }
+    } else {
+        if runner_version.is_some() {
+            let problem = "this captain uses no runner image (SLUG_RUNNER_IMAGE is not set)";
+            return Err(cannot_work("slug_runner_version", problem));
+        }
+        Slugs::check(slug_uri).map_err(|error| cannot_work("slug_uri", &error.to_string()))?;
+    }
+    if let Some(Err(error)) = runner_version.as_deref().map(ImageTag::parse) {
+        return Err(cannot_work("slug_runner_version", &error.to_string()));
+    }
+    if process.as_deref().is_some_and(|name| !is_process_type(name)) {
+        return Err(cannot_work("process", "a process type is letters, digits, '_' and '-'"));
+    }
+    let slug_sha256 = slug_sha256.map(|text| text.strip_prefix("sha256:").unwrap_or(&text).parse()).transpose();
+    let slug_sha256 =
+        slug_sha256.map_err(|error: captain_slug::NotADigest| cannot_work("slug_sha256", &error.to_string()))?;
+    Ok(Running { runner_version, process, slug_sha256 })
 }
 
 fn not_an_object(text: &str, error: &serde_json::Error) -> ApiError {
