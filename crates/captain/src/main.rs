@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use captain_server::Carried;
+use captain_server::engine::local::Helper;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -25,6 +27,13 @@ enum Role {
 /// The first argument by which an instance's monitor is entered. No command: clap never hears of it.
 const MONITOR: &str = "__monitor";
 
+/// What begins every instance: static, built by `build.rs`.
+const RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-runner"));
+
+fn monitor() -> Helper {
+    Helper::this_binary([MONITOR])
+}
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     if arguments.next_if(|first| first == MONITOR).is_some() {
@@ -34,7 +43,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let captain = Captain::try_parse().unwrap_or_else(|error| refuse(&error));
     match captain.role {
-        Role::Serve(args) => captain_server::serve(*args),
+        Role::Serve(args) => captain_server::serve(*args, Carried { runner: RUNNER, monitor: monitor() }),
         Role::Client(command) => captain_cli::run(command, Captain::command()),
     }
 }

@@ -31,12 +31,22 @@ use tracing::{error, info, warn};
 use captain::{Captain, Chance, Clock};
 use config::{CLOSING_PATIENCE, Config, Listen, ServeArgs};
 use discovery::Discovery;
+use engine::local::{self, LocalSettings};
 
 /// Exit code for a setting that cannot be.
 const USAGE: u8 = 2;
 
+/// What the captain binary brings along for the nodes.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    /// The runner: a static program, which runs slugs on any stack.
+    pub runner: &'static [u8],
+    /// How the role of a monitor is entered, of which the embedded engine needs one for each instance.
+    pub monitor: local::Helper,
+}
+
 /// `captain serve`: until SIGTERM or SIGINT.
-pub fn serve(args: ServeArgs) -> ExitCode {
+pub fn serve(args: ServeArgs, carried: Carried) -> ExitCode {
     let config = match Config::parse(args) {
         Ok(config) => config,
         Err(error) => return refuse(&error, USAGE),
@@ -48,7 +58,7 @@ pub fn serve(args: ServeArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error, 1),
     };
-    let code = runtime.block_on(run(config));
+    let code = runtime.block_on(run(config, carried));
     // What still runs has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
@@ -60,7 +70,7 @@ fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn run(config: Config) -> ExitCode {
+async fn run(config: Config, carried: Carried) -> ExitCode {
     let listener = match bind(config.listen).await {
         Ok(listener) => listener,
         Err((address, error)) => {
@@ -73,9 +83,20 @@ async fn run(config: Config) -> ExitCode {
         error!("signals cannot be waited for");
         return ExitCode::FAILURE;
     };
+    let runner: Arc<[u8]> = carried.runner.into();
+    let local = LocalSettings {
+        state: config.slugs.data.join("engine"),
+        runner: Arc::clone(&runner),
+        monitor: carried.monitor,
+        ports: local::PORTS,
+    };
     let captain = Captain::new(config.policy, config.slugs, system_clock(), Chance::new(SmallRng::from_os_rng()));
-    let discovery =
-        Discovery { captain: captain.clone(), docker: config.docker, slots_per_node: config.slots_per_node };
+    let discovery = Discovery {
+        captain: captain.clone(),
+        docker: config.docker.with_runner(runner),
+        local,
+        slots_per_node: config.slots_per_node,
+    };
     discovery.begin(config.nodes);
     captain.spawn(gc::collect(captain.clone()));
     captain.spawn(node_slugs::collect(captain.clone()));

@@ -16,9 +16,9 @@ use clap::Args;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-pub use nodes::{NodeSpec, parse_node};
+pub use nodes::{EngineSpec, NodeSpec, parse_node};
 
-use crate::captain::Policy;
+use crate::captain::{Mode, Policy};
 use crate::chain;
 use crate::discovery::ec2::{Credentials, Ec2, Finder};
 use crate::engine::docker::{self, TlsError};
@@ -29,9 +29,10 @@ use crate::telemetry::LogFormat;
 pub struct ServeArgs {
     /// The nodes: engine URIs, separated by commas
     ///
-    /// http://, https://, tcp://, unix:// or ssh://. A node's id is the host name in its URI, or the name before it:
+    /// http://, https://, tcp://, unix:// or ssh:// for Docker's API, local:// for this machine by itself. A node's id is the host name in its URI, or the name before it:
     /// `app-1=unix:///var/run/docker.sock`. `user:password@` is basic authentication. `?slots=64` gives a node its own number of
-    /// slots. Without this and without AWS_DOCKER_HOST_TAG_VALUE, the one node is this machine's Docker at /var/run/docker.sock.
+    /// slots. Without this and without AWS_DOCKER_HOST_TAG_VALUE, the one node is this machine by itself (with
+    /// SLUG_RUNNER_IMAGE, its Docker at /var/run/docker.sock).
     #[arg(long = "nodes", env = "DOCKER_NODES", value_name = "URI,…", hide_env_values = true)]
     docker_nodes: Option<String>,
 
@@ -236,14 +237,16 @@ impl Config {
         if args.default_slots_per_instance == 0 {
             return Err(wrong("DEFAULT_SLOTS_PER_INSTANCE", "an instance takes at least 1 slot"));
         }
+        let policy = policy(&args)?;
+        let mode = policy.mode.clone();
         Ok(Self {
             listen: listen(&args),
-            policy: policy(&args)?,
+            policy,
             slugs: args.slugs.settings(region(&args), credentials(&args))?,
             docker: docker_settings(&args)?,
             slots_per_node: Slots(args.slots_per_node),
             log_format: args.log_format,
-            nodes: nodes_from(args, &hostname)?,
+            nodes: nodes_from(args, &hostname, &mode)?,
             hostname,
             log,
         })
@@ -328,7 +331,7 @@ fn docker_settings(args: &ServeArgs) -> Result<docker::Settings, ConfigError> {
     Ok(docker::Settings::new(Duration::from_secs(args.docker_timeout), Duration::from_secs(args.pull_timeout), tls))
 }
 
-fn nodes_from(args: ServeArgs, hostname: &str) -> Result<Nodes, ConfigError> {
+fn nodes_from(args: ServeArgs, hostname: &str, mode: &Mode) -> Result<Nodes, ConfigError> {
     let listed = args.docker_nodes.as_deref().map(str::trim).filter(|nodes| !nodes.is_empty());
     let Some(listed) = listed else {
         return match args.aws_docker_host_tag_value.clone() {
@@ -338,7 +341,7 @@ fn nodes_from(args: ServeArgs, hostname: &str) -> Result<Nodes, ConfigError> {
                 let finder = Finder::new(ec2).map_err(|error| wrong("AWS_DOCKER_HOST_TAG_VALUE", chain(&error)))?;
                 Ok(Nodes::Ec2(Box::new(finder), every))
             }
-            _ => nodes::this_machine(hostname).map(|node| Nodes::Listed(vec![node], Vec::new())),
+            _ => nodes::this_machine(hostname, mode).map(|node| Nodes::Listed(vec![node], Vec::new())),
         };
     };
     let (specs, problems) = nodes::parse_list(listed, hostname)?;

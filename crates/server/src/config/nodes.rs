@@ -3,24 +3,41 @@
 use captain_domain::{NodeId, Slots};
 
 use super::{ConfigError, wrong};
+use crate::captain::Mode;
 use crate::engine::docker::Endpoint;
 
 const VARIABLE: &str = "DOCKER_NODES";
+
+/// The scheme of the embedded engine.
+const LOCAL: &str = "local://";
 
 /// One entry of the list: `[name=]URI[?slots=N]`.
 #[derive(Debug, Clone)]
 pub struct NodeSpec {
     /// Its id.
     pub id: NodeId,
-    /// Where its engine is.
-    pub endpoint: Endpoint,
+    /// Its engine.
+    pub engine: EngineSpec,
     /// Its own number of slots.
     pub slots: Option<Slots>,
 }
 
-/// Without configuration: the Docker of this machine.
-pub(super) fn this_machine(hostname: &str) -> Result<NodeSpec, ConfigError> {
-    parse_node("unix:///var/run/docker.sock", hostname).map_err(|problem| wrong(VARIABLE, problem))
+/// What runs the instances of a node.
+#[derive(Debug, Clone)]
+pub enum EngineSpec {
+    /// An engine that speaks Docker's API there.
+    Docker(Endpoint),
+    /// This machine, by itself.
+    Local,
+}
+
+/// Without configuration: this machine. On the embedded engine, unless it is told to run images.
+pub(super) fn this_machine(hostname: &str, mode: &Mode) -> Result<NodeSpec, ConfigError> {
+    let uri = match mode {
+        Mode::Stack { .. } => LOCAL,
+        Mode::RunnerImage { .. } => "unix:///var/run/docker.sock",
+    };
+    parse_node(uri, hostname).map_err(|problem| wrong(VARIABLE, problem))
 }
 
 /// Reads the list. Entries that cannot be read are told apart, unless there is no other.
@@ -33,6 +50,10 @@ pub(super) fn parse_list(list: &str, hostname: &str) -> Result<(Vec<NodeSpec>, V
                 if specs.iter().any(|other| other.id == spec.id) {
                     let problem = format!("two nodes have the id {0}; give one a name of its own: NAME=URI", spec.id);
                     return Err(wrong(VARIABLE, problem));
+                }
+                let is_local = |spec: &NodeSpec| matches!(spec.engine, EngineSpec::Local);
+                if is_local(&spec) && specs.iter().any(is_local) {
+                    return Err(wrong(VARIABLE, "this machine is there twice: one local:// is all of it"));
                 }
                 specs.push(spec);
             }
@@ -56,10 +77,17 @@ pub fn parse_node(entry: &str, hostname: &str) -> Result<NodeSpec, String> {
         Some((uri, query)) => (uri, Some(parse_slots(query)?)),
         None => (rest, None),
     };
-    let endpoint = Endpoint::parse(uri).map_err(|error| error.to_string())?;
-    let id = name.or_else(|| endpoint.default_node_name()).unwrap_or(hostname);
-    let id = NodeId::parse(id).map_err(|error| error.to_string())?;
-    Ok(NodeSpec { id, endpoint, slots })
+    let engine = match uri.strip_prefix(LOCAL) {
+        Some("") => EngineSpec::Local,
+        Some(_) => return Err("local:// is this machine: nothing follows it but ?slots=N".to_owned()),
+        None => EngineSpec::Docker(Endpoint::parse(uri).map_err(|error| error.to_string())?),
+    };
+    let own_name = match &engine {
+        EngineSpec::Docker(endpoint) => endpoint.default_node_name(),
+        EngineSpec::Local => None,
+    };
+    let id = NodeId::parse(name.or(own_name).unwrap_or(hostname)).map_err(|error| error.to_string())?;
+    Ok(NodeSpec { id, engine, slots })
 }
 
 fn parse_slots(query: &str) -> Result<Slots, String> {
@@ -87,6 +115,24 @@ mod tests {
         let list = "http://user:p=w@app-1:2375, app-2=unix:///run/a.sock?slots=7 ,unix:///var/run/docker.sock,https://10.0.0.1";
         let expected = [("app-1", None), ("app-2", Some(7)), ("here", None), ("10.0.0.1", None)];
         assert_eq!(ids(list), expected.map(|(id, slots)| (id.to_owned(), slots)));
+        assert_eq!(ids("http://app-1,local://?slots=3"), [("app-1".to_owned(), None), ("here".to_owned(), Some(3))]);
+        assert_eq!(ids("app-3=local://"), [("app-3".to_owned(), None)]);
+    }
+
+    #[test]
+    fn this_machine_is_one_node() {
+        let error = parse_list("a=local://,b=local://", "here").unwrap_err().to_string();
+        assert!(error.starts_with("DOCKER_NODES: this machine is there twice"), "{error}");
+        assert!(parse_node("local://there", "here").unwrap_err().contains("nothing follows"));
+    }
+
+    #[test]
+    fn without_a_list_it_is_this_machine_on_what_can_run_what_is_asked_for() {
+        let stack = Mode::Stack { stack: "scratch".into() };
+        let node = this_machine("here", &stack).unwrap();
+        assert!(node.id.as_str() == "here" && matches!(node.engine, EngineSpec::Local));
+        let image = Mode::RunnerImage { image: "x".into(), version: "1".into(), command: Vec::new() };
+        assert!(matches!(this_machine("here", &image).unwrap().engine, EngineSpec::Docker(_)));
     }
 
     #[test]

@@ -13,8 +13,10 @@ use tracing::{error, info, warn};
 
 use crate::captain::Captain;
 use crate::chain;
-use crate::config::{NodeSpec, Nodes};
+use crate::config::{EngineSpec, NodeSpec, Nodes};
+use crate::engine::Engine;
 use crate::engine::docker::{Docker, Endpoint, Settings};
+use crate::engine::local::{Local, LocalSettings};
 use ec2::Finder;
 
 /// The port on which engines found through EC2 listen: the original's.
@@ -24,8 +26,10 @@ const EC2_ENGINE_PORT: u16 = 9400;
 pub struct Discovery {
     /// The captain that gets them.
     pub captain: Captain,
-    /// How their engines are spoken to.
+    /// How Docker engines are spoken to.
     pub docker: Settings,
+    /// What this machine needs to be a node by itself.
+    pub local: LocalSettings,
     /// Slots of a node that has no number of its own.
     pub slots_per_node: Slots,
 }
@@ -50,13 +54,20 @@ impl Discovery {
     }
 
     fn add(&self, spec: NodeSpec) -> bool {
-        match Docker::new(spec.id.clone(), spec.endpoint, &self.docker) {
+        let id = spec.id.clone();
+        let engine: Result<Arc<dyn Engine>, String> = match spec.engine {
+            EngineSpec::Docker(endpoint) => {
+                Docker::new(id, endpoint, &self.docker).map(|it| Arc::new(it) as _).map_err(|error| chain(&error))
+            }
+            EngineSpec::Local => Local::new(id, &self.local).map(|it| Arc::new(it) as _).map_err(|error| chain(&error)),
+        };
+        match engine {
             Ok(engine) => {
-                self.captain.add_node(Arc::new(engine), spec.slots.unwrap_or(self.slots_per_node));
+                self.captain.add_node(engine, spec.slots.unwrap_or(self.slots_per_node));
                 true
             }
             Err(error) => {
-                error!(node = %spec.id, error = chain(&error), "a node cannot be used; the others are");
+                error!(node = %spec.id, error, "a node cannot be used; the others are");
                 false
             }
         }
@@ -101,7 +112,7 @@ impl Discovery {
             let id = NodeId::trusted(&address.to_string());
             match Endpoint::parse(&format!("https://{host}:{EC2_ENGINE_PORT}")) {
                 Ok(endpoint) => {
-                    if self.add(NodeSpec { id: id.clone(), endpoint, slots: None }) {
+                    if self.add(NodeSpec { id: id.clone(), engine: EngineSpec::Docker(endpoint), slots: None }) {
                         info!(node = %id, "node found");
                         known.insert(address, id);
                     }
