@@ -8,7 +8,7 @@
 //! cargo build --release -p captain && cargo run --release -p captain-e2e --bin captain-bench
 //! ```
 //!
-//! Needs root, for the engines of `scripts/cluster`, and `wrk`. Ends with 1 when a bound is missed, with 2 when it is called wrongly.
+//! Needs root, for the engines of `scripts/cluster`, and `wrk`. `CAPTAIN_BIN` names another captain than the one beside it. Ends with 1 when a bound is missed, with 2 when it is called wrongly.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,6 +40,10 @@ const SECTIONS: [&str; 6] = ["calls", "start", "stop", "parallel", "memory", "re
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
+    if asked.iter().any(|argument| ["-h", "--help"].contains(&argument.as_str())) {
+        println!("usage: captain-bench [SECTION…]   all of them, or some of: {}", SECTIONS.join(", "));
+        return ExitCode::SUCCESS;
+    }
     if let Some(unknown) = asked.iter().find(|section| !SECTIONS.contains(&section.as_str())) {
         eprintln!("captain-bench: there is no section '{unknown}'; there are: {}", SECTIONS.join(", "));
         return ExitCode::from(2);

@@ -9,7 +9,7 @@ use crate::hundred::Hundred;
 use crate::process;
 use crate::wrk::{Bare, load};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 8;
 
 /// Requests a second.
 const LIST: f64 = 10_000.0;
@@ -28,7 +28,10 @@ struct Rates {
     bare_one: Series,
     list_as_it_hangs: Series,
     list_hung: Series,
+    bare_list_hung: Series,
     one_hung: Series,
+    /// Of the answer with a hung node: its instances say what is wrong with it, which makes it longer.
+    bytes_hung: usize,
 }
 
 pub(crate) async fn read(report: &mut Report, hundred: &Hundred) {
@@ -71,7 +74,11 @@ async fn hanging(rates: &mut Rates, hundred: &Hundred, one: &str) {
     let healthy = async || hundred.captain.node(&node.name).await["state"] == "healthy";
     eventually("the hung node to be noticed", Duration::from_secs(60), || async { (!healthy().await).then_some(()) })
         .await;
+    let body = hundred.captain.get("/instances/").await.expect(200).body;
+    let bare = Bare::serving(&body).await;
+    rates.bytes_hung = body.len();
     rates.list_hung.push(load(captain, "/instances/", pid).await.rate);
+    rates.bare_list_hung.push(bare.rate().await);
     rates.one_hung.push(load(captain, one, pid).await.rate);
     node.wake();
     eventually("the node to be well again", Duration::from_secs(60), || async { healthy().await.then_some(()) }).await;
@@ -95,4 +102,7 @@ fn say(report: &mut Report, rates: &Rates) {
         let ratio = hung.over(own);
         report.at_least(name, ratio.median(), &ratio.shown(2), HUNG);
     }
+    report.note("bytes of GET /instances/ with a hung node", rates.bytes_hung);
+    let longer = rates.bare_list_hung.over(&rates.bare_list);
+    report.note("the yardstick with those bytes, of its own rate", longer.shown(2));
 }

@@ -14,7 +14,7 @@ use crate::process;
 const THREADS: &str = "2";
 /// Enough to keep both busy, few enough that none waits long.
 const CONNECTIONS: &str = "32";
-const SECONDS: u32 = 3;
+const SECONDS: u32 = 2;
 
 /// What came of a load.
 #[derive(Debug, Clone, Copy)]
