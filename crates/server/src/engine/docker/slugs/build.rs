@@ -70,9 +70,9 @@ impl<'a> Container<'a> {
         pipe::upload(self.wire, Method::PUT, &path, self.patience, write, tell).await
     }
 
-    /// What in the container has to be sealed.
+    /// What in the container has to be sealed. (By its export, for the archive call of Podman hides the owners.)
     pub(super) async fn look(&self) -> Result<seal::Findings, Failure> {
-        let call = Call::get(format!("/containers/{}/archive?path=%2F", self.name));
+        let call = Call::get(format!("/containers/{}/export", self.name));
         let answer = within(self.wire.timeout(), self.wire.send(&call)).await?;
         pipe::download(answer.into_body(), self.patience, |root| seal::find(root)).await
     }
@@ -81,7 +81,8 @@ impl<'a> Container<'a> {
     pub(super) async fn commit(&self, image: &str) -> Result<(), Failure> {
         let (repository, tag) = image.split_once(':').unwrap_or((image, "latest"));
         let (repository, tag) = (encoded(repository), encoded(tag));
-        let call = Call::post(format!("/commit?container={}&repo={repository}&tag={tag}&pause=false", self.name));
+        let mut call = Call::post(format!("/commit?container={}&repo={repository}&tag={tag}&pause=false", self.name));
+        call.body = Bytes::from_static(b"null"); // nothing but what the container says; Podman does not take an empty body
         match self.wire.ask(&call, self.patience, LIMIT).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.is_unknown() => match images::present(self.wire, image).await {

@@ -89,7 +89,10 @@ impl Findings {
         let too_much = match () {
             () if self.content_bytes > CONTENT_LIMIT => "too large a file",
             () if self.items.len() == FINDINGS_LIMIT => "too many files and folders",
-            () => return Ok(self.items.push(item)),
+            () => {
+                self.items.push(item);
+                return Ok(());
+            }
         };
         let path = item.path.display();
         Err(Failure::new(ErrorKind::Invalid, format!("the stack has {too_much} that anybody may write: at /{path}")))

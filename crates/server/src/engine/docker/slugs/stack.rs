@@ -128,8 +128,8 @@ async fn obtain(
 }
 
 async fn import_nothing(wire: &Wire, patience: Duration) -> Result<(), Failure> {
-    let (repository, tag) = EMPTY.split_once(':').unwrap_or((EMPTY, "latest"));
-    let path = format!("/images/create?fromSrc=-&repo={}&tag={tag}", encoded(repository));
+    // Podman does not see a tag that is given apart.
+    let path = format!("/images/create?fromSrc=-&repo={}", encoded(EMPTY));
     pipe::upload(wire, Method::POST, &path, patience, seal::write_nothing, &|| {}).await
 }
 

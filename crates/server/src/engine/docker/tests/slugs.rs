@@ -58,7 +58,7 @@ fn step(seen: &Seen) -> &'static str {
         ("GET", "/images/json", "images?"),
         ("GET", "/containers/json", "containers?"),
         ("POST", "/containers/create?name=captain-build-", "create"),
-        ("GET", "/archive?path=%2F", "look"),
+        ("GET", "/export", "look"),
         ("PUT", "/archive?path=%2F", "fill"),
         ("POST", "repo=captain%2Fstack", "commit base"),
         ("POST", "repo=captain%2Fslug", "commit slug"),
