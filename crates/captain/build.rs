@@ -5,6 +5,8 @@
 //! A cargo inside cargo, because artifact dependencies are not stable. It has a target folder of its own below `OUT_DIR`, so that
 //! the two never wait for each other's lock.
 
+#![expect(clippy::disallowed_methods, reason = "it is by the environment that cargo speaks to build scripts")]
+
 use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The `captain` binary: picks its role before any thread starts.
 
+mod demo;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -20,6 +22,8 @@ struct Captain {
 enum Role {
     /// Run the server
     Serve(Box<captain_server::config::ServeArgs>),
+    /// Bring an example slug up on this machine, and show what was done
+    Demo,
     #[command(flatten)]
     Client(captain_cli::Command),
 }
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let captain = Captain::try_parse().unwrap_or_else(|error| refuse(&error));
     match captain.role {
         Role::Serve(args) => captain_server::serve(*args, Carried { runner: RUNNER, monitor: monitor() }),
+        Role::Demo => demo::run(),
         Role::Client(command) => captain_cli::run(command, Captain::command()),
     }
 }

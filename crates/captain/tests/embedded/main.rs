@@ -1,6 +1,7 @@
 //! The embedded engine as it ships: the engine of the server, the monitor role of the built binary, the carried runner, and real
 //! slugs. As root, on the real kernel.
 
+mod captains;
 mod lifecycle;
 mod shared;
 mod world;

@@ -15,7 +15,7 @@ use captain_slug::{PackOptions, pack};
 use futures_util::StreamExt;
 use tempfile::TempDir;
 
-const CAPTAIN: &str = env!("CARGO_BIN_EXE_captain");
+pub(crate) const CAPTAIN: &str = env!("CARGO_BIN_EXE_captain");
 const RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-runner"));
 pub(crate) const HELLO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-hello"));
 

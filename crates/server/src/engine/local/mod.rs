@@ -26,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use captain_domain::{InstanceId, NodeId};
 pub use captain_jail::Helper;
+use captain_jail::{Mode, SetupError, Step};
 use futures_util::StreamExt;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{OnceCell, Semaphore};
@@ -142,10 +143,7 @@ impl Local {
             house.sweep();
             let report = house.probe()?;
             if let Some(error) = report.unusable {
-                return Err(Failure::new(
-                    ErrorKind::Unsupported,
-                    format!("this machine lets no instance be started: {error}"),
-                ));
+                return Err(unusable(&error, report.mode));
             }
             Ok(report.limitations.iter().map(ToString::to_string).collect())
         };
@@ -270,6 +268,18 @@ impl Engine for Local {
 #[expect(deprecated, reason = "the successor is unsafe for types that do not own their descriptor; this one does")]
 fn awaitable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(descriptor)
+}
+
+/// Why no instance can be started here at all, and what would help.
+fn unusable(error: &SetupError, mode: Mode) -> Failure {
+    let mut message = format!("this machine lets no instance be started: {error}");
+    if mode == Mode::User && matches!(error.step, Step::Clone | Step::UserMap) {
+        message.push_str(
+            "; an ordinary user needs user namespaces: run captain as root, or allow them (user.max_user_namespaces, \
+             kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
+        );
+    }
+    Failure::new(ErrorKind::Unsupported, message)
 }
 
 /// `MemTotal`, in bytes; 0 where it cannot be read.
