@@ -137,7 +137,7 @@ impl Failure {
 fn of_request(error: &Error) -> Exit {
     match error {
         Error::Server(body) => match body.code {
-            Code::NoSuchInstance | Code::NoSuchNode | Code::NoSuchClaim => Exit::NotFound,
+            Code::NoSuchInstance | Code::NoSuchNode | Code::NoSuchClaim | Code::NoSuchSlug => Exit::NotFound,
             Code::OverCapacity => Exit::OverCapacity,
             _ => Exit::Refused,
         },

@@ -83,7 +83,7 @@ async fn execute(command: Command, whole: clap::Command, printer: &mut Printer) 
         Command::Nodes(args) => nodes::run(&args, printer).await,
         Command::Summary(args) => summary::run(&args, printer).await,
         Command::Claims(args) => claims::run(args, printer).await,
-        Command::Slug(command) => slug::run(command, printer),
+        Command::Slug(command) => slug::run(command, printer).await,
         Command::Completions(args) => completions::run(&args, whole, printer),
         Command::Man(args) => man::run(args, whole, printer),
     }

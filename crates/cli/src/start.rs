@@ -1,7 +1,7 @@
 //! `captain start`: starts an instance, and says meanwhile how far it is.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use captain_api::client::{Client, Error};
@@ -33,9 +33,15 @@ pub struct Args {
     /// The node to start it on; where there is only one, that one
     #[arg(long, short)]
     node: Option<String>,
-    /// Where the slug is
-    #[arg(long, value_name = "URI")]
+    /// The slug: its URI, or a file or a folder here, which is brought to the captain first
+    #[arg(long, value_name = "URI|FILE|FOLDER")]
     slug: Option<String>,
+    /// The process type to run; web if not given
+    #[arg(long, value_name = "TYPE")]
+    process: Option<String>,
+    /// The digest that the slug must have
+    #[arg(long, value_name = "DIGEST")]
+    sha256: Option<String>,
     /// The version of the app; the server knows where the slugs of versions are (SLUG_PATH)
     #[arg(long)]
     version: Option<String>,
@@ -64,7 +70,7 @@ pub struct Args {
 pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<Exit, Failure> {
     let client = args.connection.client()?;
     let (json, verbose) = (args.connection.json, args.verbose);
-    let start = order(args, &client).await?;
+    let start = order(args, &client, printer).await?;
     let operation = uuid::Uuid::new_v4().to_string();
     let ended = {
         let mut progress = Progress::new(printer, verbose);
@@ -114,16 +120,25 @@ async fn send(client: &Client, start: &Start, operation: &str, json: bool) -> Re
 }
 
 /// What to ask the server for.
-async fn order(args: Args, client: &Client) -> Result<Start, Failure> {
+async fn order(args: Args, client: &Client, printer: &mut Printer) -> Result<Start, Failure> {
     let environment = environment::gather(&args.env_file, args.env)?;
     let node = match args.node {
         Some(node) => node,
         None => only(client.nodes().await?)?,
     };
+    // Last: what is wrong with the rest is said before anything is sent.
+    let slug = match args.slug {
+        Some(slug) if is_here(&slug) => {
+            Some(format!("sha256:{}", crate::slug::push_path(Path::new(&slug), client, printer).await?))
+        }
+        slug => slug,
+    };
     Ok(Start {
         app: args.app,
         node,
-        slug_uri: args.slug,
+        slug_uri: slug,
+        process: args.process,
+        slug_sha256: args.sha256,
         version: args.version,
         environment,
         slots: args.slots,
@@ -131,6 +146,12 @@ async fn order(args: Args, client: &Client) -> Result<Start, Failure> {
         slug_runner_version: args.runner_version,
         ..Start::default()
     })
+}
+
+/// Whether it is a file or a folder of this machine, and not a URI.
+fn is_here(slug: &str) -> bool {
+    let is_uri = slug.contains("://") || slug.starts_with("sha256:");
+    !is_uri && Path::new(slug).exists()
 }
 
 /// The one node that there is.

@@ -340,7 +340,7 @@ async fn wrong_usage_is_exit_code_2_and_asks_nobody() {
         (&[], "Usage: captain"),
         (&["ps", "--state", "sleeping"], "possible values: created, running"),
         (&["ps", "--all", "--state", "exited"], "cannot be used with"),
-        (&["start", "shop"], "--slug <URI>|--version <VERSION>"),
+        (&["start", "shop"], "--slug <URI|FILE|FOLDER>|--version <VERSION>"),
         (&["start", "shop", "--slug", "u", "--version", "1"], "cannot be used with"),
         (&["start", "shop", "--slug", "u", "--env", "A"], "a variable is NAME=value"),
         (&["start", "shop", "--slug", "u", "--slots", "0"], "0 is not in 1.."),

@@ -7,8 +7,8 @@ mod scripted;
 use std::fs;
 use std::path::Path;
 
-use scripted::{Ended, captain};
-use serde_json::Value;
+use scripted::{Asked, Ended, Scripted, captain, error, instance, json_answer, text_answer};
+use serde_json::{Value, json};
 
 const NOWHERE: &str = "http://127.0.0.1:1";
 
@@ -124,4 +124,85 @@ async fn lint_says_what_is_wrong_and_fails_only_for_errors() {
         (absent.code, absent.stderr.as_str()),
         (Some(2), "error: cannot open /nonexistent: No such file or directory (os error 2)\n")
     );
+}
+
+/// A captain that has no slugs, takes each, and starts whatever it is asked to.
+async fn taking(has: bool) -> Scripted {
+    Scripted::answering(move |asked: Asked| async move {
+        match asked.method.as_str() {
+            "HEAD" => text_answer(if has { 200 } else { 404 }, "application/octet-stream", ""),
+            "PUT" => {
+                let stored =
+                    json!({"sha256": "as given", "bytes": 1, "created": "2026-11-22T10:00:00Z", "last_used": null});
+                json_answer(201, &stored)
+            }
+            _ => json_answer(201, &instance('1', "shop", "app-1", json!({}))),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_slug_is_pushed_once_and_its_digest_printed() {
+    let folder = app();
+    let (root, file) = (folder.path().join("shop"), folder.path().join("shop.tgz"));
+    let packed = slug(&[path("pack"), &root, path("-o"), &file]).await;
+    let digest = packed.stdout.trim().strip_prefix("sha256:").unwrap().to_owned();
+    let bytes = fs::metadata(&file).unwrap().len();
+    // A folder is packed first, into the same bytes.
+    for given in [&file, &root] {
+        let server = taking(false).await;
+        let pushed = captain(&server.url(), &["slug", "push", given.to_str().unwrap()]).await;
+        assert_eq!((pushed.code, pushed.stdout.as_str()), (Some(0), packed.stdout.as_str()), "{pushed:?}");
+        assert!(pushed.stderr.starts_with(&format!("pushed {} (", given.display())), "{pushed:?}");
+        assert_eq!(server.lines(), [format!("HEAD /slugs/{digest}"), format!("PUT /slugs/?sha256={digest}")]);
+        assert_eq!(server.asked()[1].header("content-length"), Some(&*bytes.to_string()));
+    }
+    let server = taking(true).await;
+    let again = captain(&server.url(), &["slug", "push", file.to_str().unwrap()]).await;
+    assert_eq!((again.code, again.stdout.as_str()), (Some(0), packed.stdout.as_str()));
+    assert_eq!((again.stderr.as_str(), server.lines().len()), ("the captain has it already\n", 1));
+}
+
+#[tokio::test]
+async fn a_start_brings_a_folder_along_and_leaves_a_uri_alone() {
+    let folder = app();
+    let root = folder.path().join("shop");
+    let server = taking(false).await;
+    let arguments = ["start", "shop", "--node", "app-1", "--slug", root.to_str().unwrap(), "--process", "worker"];
+    let started = captain(&server.url(), &arguments).await;
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let asked = server.asked();
+    let digest = asked[0].target.strip_prefix("/slugs/").unwrap();
+    let body: Value = serde_json::from_str(&asked[2].body).unwrap();
+    assert_eq!((&body["slug_uri"], &body["process"]), (&json!(format!("sha256:{digest}")), &json!("worker")));
+
+    let server = taking(false).await;
+    let arguments = ["start", "shop", "--node", "app-1", "--slug", "http://s/shop.tgz", "--sha256", digest];
+    assert_eq!(captain(&server.url(), &arguments).await.code, Some(0));
+    assert_eq!(server.lines(), ["POST /instances/"]);
+    let body: Value = serde_json::from_str(&server.asked()[0].body).unwrap();
+    assert_eq!((&body["slug_uri"], &body["slug_sha256"]), (&json!("http://s/shop.tgz"), &json!(digest)));
+}
+
+#[tokio::test]
+async fn what_no_captain_takes_is_not_sent_and_a_refusal_is_told() {
+    let folder = app();
+    let page = folder.path().join("page.tgz");
+    fs::write(&page, "<html><body>404</body></html>").unwrap();
+    let server = taking(false).await;
+    let refused = captain(&server.url(), &["slug", "push", page.to_str().unwrap()]).await;
+    assert_eq!((refused.code, server.lines().len()), (Some(1), 0), "{refused:?}");
+    assert!(refused.stderr.contains("this is not a slug but an HTML page"), "{refused:?}");
+
+    let full = Scripted::answering(|asked: Asked| async move {
+        match asked.method.as_str() {
+            "HEAD" => text_answer(404, "application/json", ""),
+            _ => json_answer(507, &error(507, "captain_out_of_space", "the disk of this captain is full")),
+        }
+    })
+    .await;
+    let refused = captain(&full.url(), &["slug", "push", folder.path().join("shop").to_str().unwrap()]).await;
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    assert!(refused.stderr.contains("error: the disk of this captain is full"), "{refused:?}");
 }

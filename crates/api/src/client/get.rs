@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use crate::{Claim, Instance, Node, Summary};
+use crate::{Claim, Instance, Node, StoredSlug, Summary};
 
 /// A question whose answer is a `T`.
 #[derive(Debug, Clone)]
@@ -80,6 +80,13 @@ impl Get<Vec<Claim>> {
     /// The starts that are under way.
     pub fn claims() -> Self {
         Self::new(["claims", ""])
+    }
+}
+
+impl Get<Vec<StoredSlug>> {
+    /// The slugs in the captain's own store.
+    pub fn slugs() -> Self {
+        Self::new(["slugs", ""])
     }
 }
 

@@ -9,6 +9,7 @@
 mod error;
 mod get;
 mod logs;
+mod slugs;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use reqwest::header::{CONNECTION, LOCATION};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use crate::{Claim, Instance, LogLine, Node, Start, Summary};
+use crate::{Claim, Instance, LogLine, Node, Start, StoredSlug, Summary};
 
 pub use error::Error;
 pub use get::{Get, InstanceFilter};

@@ -1,8 +1,9 @@
-//! `captain slug …`: makes slugs and looks into them, on this machine and without a server.
+//! `captain slug …`: makes slugs and looks into them, on this machine and without a server; and pushes them to one.
 
 mod inspect;
 mod lint;
 mod pack;
+mod push;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,11 +15,15 @@ use crate::exit::{Exit, Failure};
 use crate::printer::Printer;
 use crate::progress::{Progress, Transfer};
 
+pub(crate) use push::push_path;
+
 /// The commands of `captain slug`.
 #[derive(Debug, clap::Subcommand)]
 pub enum SlugCommand {
     /// Make a slug of a folder; the same tree gives the same bytes
     Pack(pack::Args),
+    /// Put a slug into a captain's store and print its digest
+    Push(push::Args),
     /// Say what is in a slug
     Inspect(inspect::Args),
     /// Say what is wrong with a slug, and what the classic runners would take otherwise
@@ -69,9 +74,10 @@ impl SlugFailure {
     }
 }
 
-pub(crate) fn run(command: SlugCommand, printer: &mut Printer) -> Result<Exit, Failure> {
+pub(crate) async fn run(command: SlugCommand, printer: &mut Printer) -> Result<Exit, Failure> {
     match command {
         SlugCommand::Pack(args) => pack::run(&args, printer),
+        SlugCommand::Push(args) => push::run(args, printer).await,
         SlugCommand::Inspect(args) => inspect::run(&args, printer),
         SlugCommand::Lint(args) => lint::run(&args, printer),
     }

@@ -65,7 +65,8 @@ impl Scripted {
                     method: head.method.to_string(),
                     target: head.uri.to_string(),
                     headers: head.headers,
-                    body: String::from_utf8(body.into()).unwrap(),
+                    // A slug is no text.
+                    body: String::from_utf8_lossy(&body).into_owned(),
                 };
                 remembered.lock().unwrap().push(asked.clone());
                 answer(asked).await
