@@ -138,10 +138,10 @@ impl View {
                     listed.known += 1;
                     return;
                 }
-                if let Owner::Captain(labels) = &sighting.owner {
-                    if self.table.get(sighting.id).is_none() {
-                        self.put(stamp, &provisional(node, sighting, labels), false);
-                    }
+                if let Owner::Captain(labels) = &sighting.owner
+                    && self.table.get(sighting.id).is_none()
+                {
+                    self.put(stamp, &provisional(node, sighting, labels), false);
                 }
                 listed.inspect.push(sighting.id);
             }

@@ -266,15 +266,13 @@ impl Table {
         let row = self.chunks.get_mut(key.0 as usize / CHUNK)?.get_mut(key.0 as usize % CHUNK)?.take()?;
         self.vacant.push(key);
         self.count_running(row.app, row.state, false);
-        if let Some(moved) = self.by_node.get_mut(row.node as usize).and_then(|rows| unplace(rows, row.in_node)) {
-            if let Some(moved) = self.row_mut(moved) {
-                moved.in_node = row.in_node;
-            }
+        let moved = self.by_node.get_mut(row.node as usize).and_then(|rows| unplace(rows, row.in_node));
+        if let Some(moved) = moved.and_then(|key| self.row_mut(key)) {
+            moved.in_node = row.in_node;
         }
-        if let Some(moved) = self.app_mut(row.app).and_then(|app| unplace(&mut app.rows, row.in_app)) {
-            if let Some(moved) = self.row_mut(moved) {
-                moved.in_app = row.in_app;
-            }
+        let moved = self.app_mut(row.app).and_then(|app| unplace(&mut app.rows, row.in_app));
+        if let Some(moved) = moved.and_then(|key| self.row_mut(key)) {
+            moved.in_app = row.in_app;
         }
         self.forget_empty_app(row.app);
         Some(row)

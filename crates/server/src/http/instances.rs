@@ -124,10 +124,8 @@ const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "applicati
 fn whole_listing(app: &App) -> Response {
     let mut listing = app.listing.lock().unwrap_or_else(PoisonError::into_inner);
     let rendered = app.captain.fleet().read(|view| {
-        if listing.version == view.version() {
-            if let Some(body) = &listing.body {
-                return Some(body.clone());
-            }
+        if let Some(body) = listing.body.as_ref().filter(|_| listing.version == view.version()) {
+            return Some(body.clone());
         }
         if view.running_instances() > PAGE as u64 {
             return None;
