@@ -49,7 +49,7 @@ fn status(code: Code) -> StatusCode {
         Code::BadRequest => StatusCode::BAD_REQUEST,
         Code::NoSuchPath | Code::NoSuchInstance | Code::NoSuchNode | Code::NoSuchClaim | Code::NoSuchSlug => {
             StatusCode::NOT_FOUND
-        },
+        }
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::OperationInProgress | Code::OperationDone | Code::AmbiguousId | Code::SlugInUse => StatusCode::CONFLICT,

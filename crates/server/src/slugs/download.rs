@@ -95,7 +95,7 @@ pub(super) enum Fetched {
     /// The same as was known.
     Unchanged,
     /// All of it, and what its origin calls it.
-    New(Draft, Validators),
+    New(Box<Draft>, Validators),
 }
 
 /// A download.
@@ -202,7 +202,7 @@ impl Download<'_> {
         }
         self.receive(response, partial).await?;
         match partial.take() {
-            Some(Partial { draft, validators, .. }) => Ok(Fetched::New(draft, validators)),
+            Some(Partial { draft, validators, .. }) => Ok(Fetched::New(Box::new(draft), validators)),
             None => Err(Stop::Again("nothing came".to_owned())),
         }
     }

@@ -204,3 +204,60 @@ impl Read for Follower {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn begun(folder: &Path, pin: Option<Digest>) -> Draft {
+        Draft::begin(&Shelf::new(folder.join("slugs")), Options::default(), pin).await.unwrap()
+    }
+
+    async fn until_judged(draft: &Draft) {
+        let judged = async {
+            while !draft.inspection.is_finished() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), judged).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_slug_is_refused_while_it_still_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draft = begun(folder.path(), None).await;
+        draft.write(&vec![b'x'; AT_ONCE]).await.unwrap();
+        until_judged(&draft).await;
+        assert!(matches!(draft.write(&vec![b'x'; AT_ONCE]).await, Err(DraftError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn of_a_pinned_slug_the_digest_is_said_before_the_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let pin = Digest([7; 32]);
+        let mut draft = begun(folder.path(), Some(pin)).await;
+        draft.write(&vec![b'x'; AT_ONCE]).await.unwrap();
+        until_judged(&draft).await;
+        draft.write(&vec![b'x'; AT_ONCE]).await.unwrap();
+        assert!(matches!(draft.finish().await, Err(DraftError::Mismatch { expected, .. }) if expected == pin));
+    }
+
+    #[tokio::test]
+    async fn a_draft_that_is_dropped_leaves_neither_a_file_nor_a_thread_that_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draft = begun(folder.path(), None).await;
+        draft.write(b"a part").await.unwrap();
+        let extent = Arc::clone(&draft.extent);
+        drop(draft);
+        let gone = async {
+            // The inspection holds the other one.
+            while Arc::strong_count(&extent) > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path().join("slugs/drafts")).unwrap().count(), 0);
+    }
+}

@@ -85,12 +85,12 @@ pub(super) fn open_below(path: &Path, folders: &[PathBuf]) -> Result<Local, Stri
     }
     let real = path.canonicalize().map_err(|error| said(&error))?;
     let outside = || "it is not below a folder that CAPTAIN_SLUG_FOLDERS names".to_owned();
-    let below = folders.iter().filter_map(|folder| {
+    let mut below = folders.iter().filter_map(|folder| {
         let folder = folder.canonicalize().ok()?;
         let rest = real.strip_prefix(&folder).ok()?.to_owned();
         Some((folder, rest))
     });
-    let (folder, rest) = below.last().ok_or_else(outside)?;
+    let (folder, rest) = below.next_back().ok_or_else(outside)?;
     let folder = OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::DIRECTORY.bits().cast_signed())
