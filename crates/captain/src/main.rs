@@ -25,7 +25,7 @@ enum Role {
     /// Bring an example slug up on this machine, and show what was done
     Demo,
     #[command(flatten)]
-    Client(captain_cli::Command),
+    Client(Box<captain_cli::Command>),
 }
 
 /// The first argument by which an instance's monitor is entered. No command: clap never hears of it.
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     match captain.role {
         Role::Serve(args) => captain_server::serve(*args, Carried { runner: RUNNER, monitor: monitor() }),
         Role::Demo => demo::run(),
-        Role::Client(command) => captain_cli::run(command, Captain::command()),
+        Role::Client(command) => captain_cli::run(*command, Captain::command()),
     }
 }
 
