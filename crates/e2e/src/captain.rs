@@ -164,7 +164,7 @@ impl Captain {
     /// The same as an endpoint, to send anything to.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::Tcp(self.address)
+        Endpoint::Captain(self.address)
     }
 
     /// GET.
@@ -188,12 +188,14 @@ impl Captain {
     }
 
     /// Asks for a start, with a secret in the environment.
-    pub async fn start(&self, mut body: Value) -> Response {
-        if body["environment"].is_null() {
-            body["environment"] = json!({});
-        }
-        body["environment"]["API_TOKEN"] = json!(SECRET);
-        self.post("/instances/", body.to_string()).await
+    pub async fn start(&self, body: Value) -> Response {
+        self.post("/instances/", with_secret(body).to_string()).await
+    }
+
+    /// The same, as an operation that the client has chosen.
+    pub async fn start_as(&self, operation: &str, body: Value) -> Response {
+        let headers = [("content-type", "application/json"), ("captain-operation", operation)];
+        self.endpoint().send("POST", "/instances/", &headers, with_secret(body).to_string()).await
     }
 
     /// Starts an instance, which must work.
@@ -343,6 +345,14 @@ impl Drop for Captain {
         }
         assert!(!logs.contains("panicked at"), "captain panicked: {logs}");
     }
+}
+
+fn with_secret(mut body: Value) -> Value {
+    if body["environment"].is_null() {
+        body["environment"] = json!({});
+    }
+    body["environment"]["API_TOKEN"] = json!(SECRET);
+    body
 }
 
 fn collect(mut from: impl Read + Send + 'static, into: &Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {

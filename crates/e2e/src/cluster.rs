@@ -137,10 +137,16 @@ impl Lease {
         gateway(cluster().number)
     }
 
+    /// The registry that the nodes pull from.
+    #[must_use]
+    pub fn registry(&self) -> SocketAddr {
+        SocketAddr::from((self.gateway(), 5077))
+    }
+
     /// The runner image that most tests use: a shell and a web server.
     #[must_use]
     pub fn runner_image(&self) -> String {
-        format!("{}:5077/slugrunner", self.gateway())
+        format!("{}/slugrunner", self.registry())
     }
 
     /// The runner image with Python, put into the registry if it is not there.
@@ -148,7 +154,7 @@ impl Lease {
     pub fn python_runner_image(&self) -> String {
         static BUILT: OnceLock<()> = OnceLock::new();
         BUILT.get_or_init(|| script(cluster().number, &["image", "slugrunner-python"]));
-        format!("{}:5077/slugrunner-python", self.gateway())
+        format!("{}/slugrunner-python", self.registry())
     }
 
     /// Where the client certificate, its key and the authority's certificate are: `cert.pem`, `key.pem`, `ca.pem`.
@@ -237,6 +243,19 @@ impl Node {
     /// Plugs its network in again.
     pub fn join(&self) {
         self.fault("join");
+    }
+
+    /// Lets its engine be reached on the port where EC2's are expected, too.
+    pub fn listen_as_on_ec2(&self) {
+        let network = format!("--net=/run/netns/captain-{}-{}", cluster().number, self.name);
+        let rule = ["PREROUTING", "-p", "tcp", "--dport", "9400", "-j", "REDIRECT", "--to-ports", "2376"];
+        let iptables = |does: &str| {
+            Command::new("nsenter").args([&network, "iptables", "-t", "nat", does]).args(rule).output().unwrap()
+        };
+        if !iptables("-C").status.success() {
+            let output = iptables("-A");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 
     /// Lets it go on if it hangs; one that is dead stays so.

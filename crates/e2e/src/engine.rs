@@ -91,6 +91,35 @@ impl Engine {
         assert!([200, 404].contains(&answer.status.as_u16()), "removing {image}: {}", answer.text());
     }
 
+    /// Makes an image of a root file system. `change` is a line of a Dockerfile, such as an entry point.
+    pub async fn import(&self, image: &str, tar: Vec<u8>, change: &str) {
+        let (repository, tag) = image.rsplit_once(':').unwrap();
+        let change: String = change.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}&changes={change}");
+        let answer = self.endpoint.send("POST", &path, &[("content-type", "application/x-tar")], tar).await.expect(200);
+        assert!(self.has_image(image).await, "importing {image}: {}", answer.text());
+    }
+
+    /// Unpacks a tar into a container.
+    pub async fn unpack(&self, id: &str, tar: Vec<u8>) {
+        let path = format!("/containers/{id}/archive?path=/");
+        let _ = self.endpoint.send("PUT", &path, &[("content-type", "application/x-tar")], tar).await.expect(200);
+    }
+
+    /// Makes an image of a container.
+    pub async fn commit(&self, id: &str, repository: &str, tag: &str) {
+        let path = format!("/commit?container={id}&repo={repository}&tag={tag}");
+        let _ = self.call("POST", &path, json!({})).await.expect(201);
+    }
+
+    /// Pushes an image to its registry.
+    pub async fn push(&self, repository: &str, tag: &str) {
+        let nobody = ("x-registry-auth", "e30="); // `{}`: the registry asks for no password, and the API for the header
+        let path = format!("/images/{repository}/push?tag={tag}");
+        let answer = self.endpoint.send("POST", &path, &[nobody], "").await.expect(200);
+        assert!(!answer.text().contains("\"error\""), "pushing {repository}:{tag}: {}", answer.text());
+    }
+
     /// Whether it has an image.
     pub async fn has_image(&self, image: &str) -> bool {
         self.call("GET", &format!("/images/{image}/json"), Value::Null).await.status == 200

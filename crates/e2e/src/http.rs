@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::within;
+use crate::{contract, within};
 
 /// No answer that a test waits for takes longer: a stop with its grace takes 10 s, a call of an engine 15 s.
 const BOUND: Duration = Duration::from_secs(60);
@@ -27,6 +27,8 @@ pub enum Endpoint {
     Tcp(SocketAddr),
     /// A socket in the file system.
     Unix(PathBuf),
+    /// A captain's address: each of its answers is held against its documentation.
+    Captain(SocketAddr),
 }
 
 /// What came back.
@@ -38,6 +40,8 @@ pub struct Response {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
+    /// Whether it answers a HEAD.
+    pub(crate) head_only: bool,
 }
 
 impl Response {
@@ -138,9 +142,18 @@ impl Endpoint {
             let response = self.open(method, path, headers, body).await?;
             let (head, incoming) = response.into_parts();
             let body = incoming.collect().await.map_err(std::io::Error::other)?.to_bytes();
-            std::io::Result::Ok(Response { status: head.status, headers: head.headers, body })
+            std::io::Result::Ok(Response {
+                status: head.status,
+                headers: head.headers,
+                body,
+                head_only: method == "HEAD",
+            })
         });
-        answer.await.unwrap_or_else(|error| panic!("{method} {path} at {self:?}: {error}"))
+        let answer = answer.await.unwrap_or_else(|error| panic!("{method} {path} at {self:?}: {error}"));
+        if let Self::Captain(_) = self {
+            contract::check(method, path, &answer);
+        }
+        answer
     }
 
     /// Sends a request and returns once the headers of the answer are there.
@@ -148,6 +161,9 @@ impl Endpoint {
         let response =
             self.open("GET", path, &[], Bytes::new()).await.unwrap_or_else(|error| panic!("GET {path}: {error}"));
         let (head, body) = response.into_parts();
+        if let Self::Captain(_) = self {
+            contract::check_status("GET", path, head.status);
+        }
         Streaming { status: head.status, headers: head.headers, body, seen: BytesMut::new() }
     }
 
@@ -164,7 +180,7 @@ impl Endpoint {
         body: Bytes,
     ) -> std::io::Result<http::Response<Incoming>> {
         match self {
-            Self::Tcp(address) => {
+            Self::Tcp(address) | Self::Captain(address) => {
                 exchange(TcpStream::connect(address).await?, &address.to_string(), method, path, headers, body).await
             }
             Self::Unix(socket) => {

@@ -14,8 +14,11 @@
 
 pub mod captain;
 pub mod cluster;
+pub mod contract;
+pub mod ec2;
 pub mod engine;
 pub mod fake;
+pub mod heavy;
 pub mod http;
 pub mod origin;
 pub mod proxy;

@@ -1,7 +1,7 @@
 //! A wire between Captain and an engine that can be counted, cut and made to lose answers.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ struct Sabotage {
 struct State {
     sent: AtomicU64,
     delay: Mutex<Duration>,
+    /// The most that comes back on one connection, in bytes per second; 0 is as much as there is.
+    width: AtomicU32,
     sabotage: Mutex<Option<Sabotage>>,
     /// Requests with this in their path are never delivered.
     stalled: Mutex<Option<String>>,
@@ -51,7 +53,12 @@ impl Drop for Proxy {
 impl Proxy {
     /// Lays a wire to an engine.
     pub async fn to(engine: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::between(Ipv4Addr::LOCALHOST, engine).await
+    }
+
+    /// Lays a wire to a server, whose near end is at this address of the machine.
+    pub async fn between(near: Ipv4Addr, engine: SocketAddr) -> Self {
+        let listener = TcpListener::bind((near, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
@@ -72,6 +79,17 @@ impl Proxy {
     #[must_use]
     pub fn uri(&self) -> String {
         format!("tcp://{}", self.address)
+    }
+
+    /// Its near end.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on, no connection brings more than this back.
+    pub fn throttle(&self, bytes_per_second: u32) {
+        self.state.width.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Bytes that Captain has sent so far.
@@ -134,7 +152,7 @@ async fn carry(near: TcpStream, far: TcpStream, state: &State) {
     let fate = Fate::default();
     tokio::select! {
         () = upward(near_in, far_out, state, &fate) => {}
-        () = downward(far_in, near_out, &fate) => {}
+        () = downward(far_in, near_out, state, &fate) => {}
         () = state.severed.notified() => {}
     }
 }
@@ -188,11 +206,15 @@ fn strikes(state: &State, bytes: &[u8]) -> bool {
     hit
 }
 
-async fn downward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, fate: &Fate) {
+async fn downward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: &State, fate: &Fate) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         if fate.lost.load(Ordering::Relaxed) || to.write_all(&buffer[..read]).await.is_err() {
             return;
+        }
+        let width = state.width.load(Ordering::Relaxed);
+        if width > 0 {
+            tokio::time::sleep(Duration::from_secs_f64(read as f64 / f64::from(width))).await;
         }
         if fate.hushed.load(Ordering::Relaxed) {
             while matches!(from.read(&mut buffer).await, Ok(1..)) {} // so that the engine does not wait for a reader

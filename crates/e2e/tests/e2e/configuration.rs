@@ -102,6 +102,9 @@ async fn each_setting_is_a_flag_of_serve() {
     assert_eq!(help.status.code(), Some(0));
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     for name in [
+        "AWS_CALL_INTERVAL_SECS",
+        "AWS_DOCKER_HOST_TAG_NAME",
+        "AWS_DOCKER_HOST_TAG_VALUE",
         "DOCKER_NODES",
         "DOCKER_GC_GRACE_PERIOD",
         "DOCKER_TIMEOUT",

@@ -10,12 +10,16 @@
 
 mod adoption;
 mod capacity;
+mod claims;
 mod cli;
 mod configuration;
+mod discovery;
+mod documents;
 mod faults;
 mod harness;
 mod instances;
 mod lifecycle;
+mod listings;
 mod logs;
 mod malformed;
 mod node_uris;

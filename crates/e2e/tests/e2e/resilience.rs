@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::{assert_error, id};
+use crate::{Stage, assert_error, id};
 
 /// Looks at the engine again and again until told to stop, and returns the most instances that ever ran at once.
 fn watch(node: &'static Node) -> (Arc<AtomicBool>, JoinHandle<usize>) {
@@ -181,4 +181,38 @@ async fn what_happens_while_the_events_are_cut_is_seen_afterwards() {
     captain.node_becomes(&node.name, "healthy").await;
     assert_eq!(captain.ids().await, ids[3..]);
     assert_eq!(captain.node(&node.name).await["slots"]["used"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_takes_its_instances_along_and_gives_its_slots_back() {
+    let stage = Stage::with(1).await;
+    let node = stage.node();
+    let slug = stage.origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    let mut lost = Vec::new();
+    for _ in 0..2 {
+        lost.push(id(&stage.captain.started("lost", &node.name, &slug).await));
+    }
+    node.kill();
+    stage.captain.node_becomes(&node.name, "un").await;
+    for instance in &lost {
+        assert_eq!(stage.captain.instance(instance).await["state"], "unknown");
+    }
+    // It ends what it finds running when it comes back, for it cannot take it over.
+    node.restart();
+    stage.captain.node_becomes(&node.name, "healthy").await;
+    for instance in &lost {
+        eventually("the end of what was lost to be told", Duration::from_secs(20), || async {
+            let answer = stage.captain.get(&format!("/instances/{instance}")).await;
+            (answer.status == 404 || answer.json()["state"] == "exited").then_some(())
+        })
+        .await;
+    }
+    assert!(stage.captain.ids().await.is_empty());
+    assert_eq!(stage.captain.node(&node.name).await["slots"]["used"], 0);
+    stage.captain.started("after", &node.name, &slug).await;
+    for instance in &lost {
+        let answer = stage.captain.delete(&format!("/instances/{instance}")).await;
+        assert!([204, 404].contains(&answer.status.as_u16()), "{}", answer.text());
+    }
+    assert_eq!(node.engine().containers().await.len(), 1);
 }
