@@ -11,6 +11,8 @@ docker.io:dockerd
 docker.io:docker
 containerd:containerd
 docker-registry:docker-registry
+podman:podman
+containernetworking-plugins:/usr/lib/cni/bridge
 busybox-static:busybox
 iproute2:ip
 iptables:iptables
