@@ -7,9 +7,9 @@
 //! container whose creation has returned. That is the only assumption.)
 //!
 //! **Progress** is the rest: where all of it does not fit, somebody must give way. Claims are ordered by a key that all captains
-//! read alike (the operation id, random). A claim gives way when those that run and the claims before it leave no room, and waits
-//! otherwise, for the ones behind it to go. So the node ends as full as it can be: a claim that gave way did so because of
-//! claims before it, and the foremost of those that gave way saw only claims that never did.
+//! read alike (the operation id, random), and take their places in that order, each if it still fits. A claim without a place gives
+//! way; one with a place waits, for those without to go. So the node ends as full as it can be: the claims that took a place
+//! before one that gave way never give way themselves.
 //! The order has no part in safety: however wrong it were, nothing would be started that does not fit.
 
 use crate::{OperationId, Slots};
@@ -52,25 +52,35 @@ pub enum Verdict {
 /// Judges the claim of `operation`, which takes `slots`, by what a listing made *after* its creation shows on a node of `total`
 /// slots. Whether the claim itself is in the listing does not matter.
 pub fn judge(operation: OperationId, slots: Slots, total: Slots, listing: impl IntoIterator<Item = Taken>) -> Verdict {
-    let (mut lasting, mut before, mut going) = (0u64, 0u64, 0u64);
+    let (mut lasting, mut going) = (0u64, 0u64);
+    let mut before: Vec<(OperationId, u64)> = Vec::new();
     for taken in listing {
         if taken.operation == Some(operation) {
             continue;
         }
-        let sum = match (taken.hold, taken.operation) {
-            (Hold::Leaving, _) => &mut going,
-            (Hold::Claim, Some(other)) if other > operation => &mut going,
-            (Hold::Claim, Some(_)) => &mut before,
-            (Hold::Claim, None) | (Hold::Lasting, _) => &mut lasting,
-        };
-        *sum += u64::from(taken.slots.0);
+        let taken_slots = u64::from(taken.slots.0);
+        match (taken.hold, taken.operation) {
+            (Hold::Leaving, _) => going += taken_slots,
+            (Hold::Claim, Some(other)) if other > operation => going += taken_slots,
+            (Hold::Claim, Some(other)) => before.push((other, taken_slots)),
+            (Hold::Claim, None) | (Hold::Lasting, _) => lasting += taken_slots,
+        }
     }
     let (own, total) = (u64::from(slots.0), u64::from(total.0));
+    before.sort_unstable();
+    let mut placed = 0;
+    for (_, other) in before {
+        if lasting + placed + other <= total {
+            placed += other;
+        } else {
+            going += other;
+        }
+    }
     if own + lasting > total {
         Verdict::Full
-    } else if own + lasting + before > total {
+    } else if own + lasting + placed > total {
         Verdict::Outbid
-    } else if own + lasting + before + going > total {
+    } else if own + lasting + placed + going > total {
         Verdict::Wait
     } else {
         Verdict::Start
@@ -99,7 +109,7 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        let cases: [(&str, &[Taken], Verdict); 10] = [
+        let cases: [(&str, &[Taken], Verdict); 11] = [
             ("alone", &[], Verdict::Start),
             ("itself does not count twice", &[claim(5, 2)], Verdict::Start),
             ("exactly full", &[running(8)], Verdict::Start),
@@ -108,6 +118,7 @@ mod tests {
             ("a claim before takes the room", &[running(7), claim(4, 2)], Verdict::Outbid),
             ("what is leaving is waited for", &[running(2), leaving(7)], Verdict::Wait),
             ("what is leaving helps nobody where the rest is too much", &[running(9), leaving(1)], Verdict::Full),
+            ("a claim before that fits nowhere is waited for", &[running(7), claim(3, 4)], Verdict::Wait),
             ("claims that fit", &[claim(4, 4), claim(6, 4)], Verdict::Start),
             ("full is said before outbid", &[running(9), claim(4, 2)], Verdict::Full),
         ];

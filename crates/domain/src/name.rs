@@ -54,12 +54,25 @@ macro_rules! name {
             }
         }
 
+    };
+}
+
+macro_rules! shown_whole {
+    ($($name:ident),*) => {$(
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Debug::fmt(&self.0, f)
             }
         }
-    };
+    )*};
+}
+
+shown_whole!(AppName, NodeId, Hostname, ImageTag);
+
+impl fmt::Debug for SlugUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.redacted(), f)
+    }
 }
 
 name! {

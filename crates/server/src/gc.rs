@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use captain_domain::{InstanceId, NodeId, State};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -14,14 +15,14 @@ use crate::captain::Captain;
 use crate::engine::ErrorKind;
 
 /// How often it looks.
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Removals at once in one pass over one node: the rest has time until the next.
 const PER_PASS: usize = 64;
 
 /// Collects until the captain closes.
 pub async fn collect(captain: Captain) {
-    let mut collector = Collector { captain: captain.clone(), unstarted: HashMap::new() };
+    let mut collector = Collector { captain: captain.clone(), unstarted: HashMap::new(), passes: HashMap::new() };
     let every = EVERY.min(captain.policy().exited_kept.max(Duration::from_secs(1)));
     loop {
         let pause = captain.chance().between(every.mul_f64(0.8), every);
@@ -30,7 +31,7 @@ pub async fn collect(captain: Captain) {
             () = captain.closing().cancelled() => return,
             () = sleep(pause) => {}
         }
-        collector.pass().await;
+        collector.pass();
     }
 }
 
@@ -38,6 +39,8 @@ struct Collector {
     captain: Captain,
     /// Since when this captain has seen each container created and not started. Its own clock, since those of engines differ.
     unstarted: HashMap<InstanceId, Instant>,
+    /// What is being removed from each node, in a task of its own: one that hangs keeps no other waiting.
+    passes: HashMap<NodeId, JoinHandle<()>>,
 }
 
 /// A container to be removed.
@@ -50,27 +53,24 @@ struct Due {
 }
 
 impl Collector {
-    async fn pass(&mut self) {
-        let mut passes = Vec::new();
+    fn pass(&mut self) {
+        self.passes.retain(|_, pass| !pass.is_finished());
         let mut still_unstarted = HashMap::new();
         for handle in self.captain.nodes() {
-            let due = self.due(handle.engine.node(), &mut still_unstarted);
-            if !due.is_empty() {
-                let captain = self.captain.clone();
-                // Each node in a task of its own: one that hangs keeps no other waiting.
-                passes.push(self.captain.spawn(async move {
-                    for due in due {
-                        remove(&captain, &handle, due).await;
-                    }
-                }));
+            let node = handle.engine.node().clone();
+            let due = self.due(&node, &mut still_unstarted);
+            if due.is_empty() || self.passes.contains_key(&node) {
+                continue;
             }
+            let captain = self.captain.clone();
+            let pass = self.captain.spawn(async move {
+                for due in due {
+                    remove(&captain, &handle, due).await;
+                }
+            });
+            self.passes.insert(node, pass);
         }
         self.unstarted = still_unstarted;
-        for pass in passes {
-            if pass.await.is_err() {
-                warn!("a collection ended early");
-            }
-        }
     }
 
     fn due(&self, node: &NodeId, unstarted: &mut HashMap<InstanceId, Instant>) -> Vec<Due> {

@@ -273,7 +273,7 @@ fn policy(args: &ServeArgs) -> Result<Policy, ConfigError> {
         exited_kept: Duration::from_secs(args.docker_gc_grace_period),
         claim_patience: Duration::from_secs(10),
         // A claim that its captain still pursues is started within its patience and a few calls.
-        claim_grace: Duration::from_secs(20) + timeout * 3,
+        claim_grace: Duration::from_secs(10) + timeout * 2,
         relist_every: Duration::from_secs(30),
         ping_every: Duration::from_secs(5),
         node_slug_bytes: args.slugs.node_bytes(),

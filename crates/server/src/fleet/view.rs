@@ -59,11 +59,13 @@ impl View {
         if self.node_by_id.contains_key(&id) {
             return;
         }
+        // A node that left and came back while starts were under way: they still hold their slots.
+        let claims = self.claims.values().filter(|claim| claim.node == id);
         let node = Node {
             id: id.clone(),
             total,
             used: 0,
-            reserved: 0,
+            reserved: claims.map(|claim| u64::from(claim.slots.0)).sum(),
             health: Health::Unknown,
             reason: "its first listing is under way".to_owned(),
             since: now,
