@@ -13,5 +13,6 @@
 
 mod docker;
 mod local;
+mod nothing;
 mod podman;
 mod scripts;
