@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use captain_e2e::captain::Settings;
+use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::cluster::lease;
 use captain_e2e::origin::{Manner, Origin};
 use captain_e2e::{eventually, slugs};
@@ -30,14 +30,19 @@ async fn a_stop_sends_sigterm_and_removes() {
     assert!(all.contains("ended by SIGTERM"), "{all}");
 }
 
+/// Starts an app that ignores SIGTERM, and waits until it does.
+async fn deaf(captain: &Captain, node: &str, slug: &str) -> String {
+    let id = id(&captain.started("deaf", node, slug).await);
+    let mut logs = captain.stream(&format!("/instances/{id}/logs?follow=1")).await;
+    logs.until("deaf", Duration::from_secs(10)).await;
+    id
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_ignores_sigterm_has_its_grace_whatever_the_timeout() {
     let stage = Stage::set(1, |settings| settings.set("DOCKER_TIMEOUT", 2)).await;
     let slug = stage.origin.offer("deaf.tgz", slugs::script(slugs::DEAF));
-    let id = id(&stage.captain.started("deaf", &stage.node().name, &slug).await);
-    let mut logs = stage.captain.stream(&format!("/instances/{id}/logs?follow=1")).await;
-    logs.until("deaf", Duration::from_secs(10)).await; // from here on it ignores the signal
-
+    let id = deaf(&stage.captain, &stage.node().name, &slug).await;
     let begin = Instant::now();
     let _ = stage.captain.delete(&format!("/instances/{id}")).await.expect(204);
     let took = begin.elapsed();
@@ -59,7 +64,7 @@ async fn several_who_stop_the_same_instance_all_hear_204() {
 async fn a_stop_runs_to_its_end_although_the_client_hangs_up() {
     let stage = Stage::with(1).await;
     let slug = stage.origin.offer("deaf.tgz", slugs::script(slugs::DEAF));
-    let id = id(&stage.captain.started("deaf", &stage.node().name, &slug).await);
+    let id = deaf(&stage.captain, &stage.node().name, &slug).await;
     let path = format!("/instances/{id}");
     let hung_up = tokio::time::timeout(Duration::from_millis(500), stage.captain.delete(&path)).await;
     assert!(hung_up.is_err(), "the stop was to take its 10 s");
@@ -180,7 +185,7 @@ async fn sigterm_lets_a_start_and_a_stop_in_flight_finish() {
     let deaf = origin.offer("deaf.tgz", slugs::script(slugs::DEAF));
     let idle = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
     let captain = Settings::of(&lease).start().await;
-    let old = id(&captain.started("deaf", &node.name, &deaf).await);
+    let old = self::deaf(&captain, &node.name, &deaf).await;
     node.engine().remove_image(&format!("{}:1.2.3", lease.runner_image())).await;
 
     let endpoint = captain.endpoint();
