@@ -1,6 +1,6 @@
 //! Engines: what runs containers on a node. One trait, no more than is needed, and one error.
 //!
-//! What every implementation keeps (the conformance suite in `crates/e2e` asks each):
+//! What every implementation keeps (the suite in `crates/conformance` asks each):
 //! - Every call ends within its engine's deadline; [`Engine::stop`] within the grace and the deadline; [`Engine::prepare`] within its
 //!   own. Streams ([`Engine::events`], [`Engine::logs`]) have a deadline for their beginning only.
 //! - A container whose creation has returned is in every later listing of anybody. Captain's exclusion rests on it
@@ -121,7 +121,8 @@ pub type Progress<'a> = &'a (dyn Fn(String) + Send + Sync);
 /// A container to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateSpec {
-    /// Its name on the engine: `<app>_<uuid>`.
+    /// Its name on the engine: `<app>_<operation>`. For people; an engine that keeps names may refuse one that is taken, and one
+    /// that keeps none (the embedded one) does not.
     pub name: String,
     /// What it runs in: already prepared on the node.
     pub preparation: Preparation,

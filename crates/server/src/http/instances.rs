@@ -388,6 +388,7 @@ pub(super) struct LogsQuery {
         (status = 200, description = "Lines", body = LogLine, content_type = "application/jsonstream"),
         (status = 400, description = "`follow` is not a whole number", body = ErrorBody),
         (status = 404, description = "There is none", body = ErrorBody),
+        (status = 409, description = "Several ids begin so", body = ErrorBody),
         (status = 502, description = "The engine failed", body = ErrorBody),
         (status = 503, description = "Its node is out of reach, or too many read logs at once", body = ErrorBody),
         (status = 504, description = "The engine did not answer in time", body = ErrorBody),

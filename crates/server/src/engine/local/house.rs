@@ -165,7 +165,10 @@ impl House {
     }
 
     pub(super) fn create(&self, order: &CreateSpec) -> Result<InstanceId, Failure> {
-        let Preparation::Slug(slug) = &order.preparation else { return Err(no_images()) };
+        let slug = match &order.preparation {
+            Preparation::Slug(slug) => slug,
+            Preparation::RunnerImage { image } => return Err(no_images(image)),
+        };
         // Held until the instance can be seen: from then on whoever wants to remove the slug sees it too.
         let _kept = self.slugs.keep().map_err(|error| Failure::io("lock the slugs", &error))?;
         let unpacked = self.slugs.path(slug.digest);
@@ -276,7 +279,7 @@ impl House {
     /// Unpacks what is needed; counts the bytes read.
     pub(super) fn prepare(&self, preparation: &Preparation, read: Arc<AtomicU64>) -> Result<(), Failure> {
         match preparation {
-            Preparation::RunnerImage { .. } => Err(no_images()),
+            Preparation::RunnerImage { image } => Err(no_images(image)),
             Preparation::Slug(slug) => self.slugs.unpack(slug.digest, &slug.file, read),
         }
     }
@@ -370,10 +373,10 @@ pub(super) fn short(digest: Digest) -> String {
     text
 }
 
-fn no_images() -> Failure {
+fn no_images(image: &str) -> Failure {
     Failure::new(
         ErrorKind::Unsupported,
-        "the embedded engine runs no images, it runs slugs by itself: unset SLUG_RUNNER_IMAGE",
+        format!("the embedded engine runs no images ({image}), it runs slugs by itself: unset SLUG_RUNNER_IMAGE"),
     )
 }
 
