@@ -68,7 +68,7 @@ pub struct Instance {
     pub hostname: String,
     /// What it does now.
     pub state: InstanceState,
-    /// The state of its node, when that is not healthy: then what is said here was true at `confirmed`.
+    /// The state of its node in a word, when that is not healthy: then what is said here was true at `confirmed`. The node says why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_state: Option<String>,
     /// When its node was last heard, if it cannot be heard now (RFC 3339, UTC).

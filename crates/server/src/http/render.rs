@@ -32,7 +32,8 @@ impl Serialize for InstanceJson<'_> {
         out.serialize_field("hostname", instance.hostname().unwrap_or_else(|| id.get(..12).unwrap_or_default()))?;
         out.serialize_field("state", state_word(instance.state(), instance.is_certain()))?;
         if !instance.is_certain() {
-            out.serialize_field("node_state", &node.state())?;
+            // The word alone: the whole sentence, on each instance of a lost node, made listings markedly longer.
+            out.serialize_field("node_state", node.health().word())?;
             out.serialize_field("confirmed", &node.heard().map(moment))?;
         }
         out.serialize_field("created", &Some(instance.created()).filter(|at| at.0 != 0).map(moment))?;
