@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -44,6 +44,16 @@ impl Settings {
             .set("DOCKER_NODES", nodes.join(","))
             .set("SLUG_RUNNER_COMMAND", "start web")
             .set("SLUG_RUNNER_IMAGE", lease.runner_image())
+    }
+
+    /// The same without a runner image: Captain's own runner on this stack, with its slugs in the folder `data`.
+    #[must_use]
+    pub fn on_stack(lease: &Lease, stack: &str, data: &Path) -> Self {
+        let nodes: Vec<String> = lease.nodes().map(crate::cluster::Node::entry).collect();
+        Self::default()
+            .set("DOCKER_NODES", nodes.join(","))
+            .set("CAPTAIN_STACK", stack)
+            .set("CAPTAIN_DATA", data.display())
     }
 
     /// Sets a variable.

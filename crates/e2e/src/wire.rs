@@ -51,9 +51,16 @@ pub(crate) struct Server {
     accepting: AbortHandle,
 }
 
+impl Server {
+    /// Listens no more. Connections that there are go on.
+    pub(crate) fn close(&self) {
+        self.accepting.abort();
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.close();
     }
 }
 

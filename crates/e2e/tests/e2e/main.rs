@@ -26,6 +26,7 @@ mod node_uris;
 mod resilience;
 mod routes;
 mod slug_fetching;
+mod stack;
 mod third_party;
 
 use captain_e2e::captain::{Captain, Settings};

@@ -17,7 +17,7 @@ use crate::{Stage, id};
 const PACKAGES: [&str; 2] = ["httpbin==0.10.2", "waitress==3.0.2"];
 
 /// Installs the packages into a directory, which is kept for the next run.
-fn installed() -> PathBuf {
+pub(crate) fn installed() -> PathBuf {
     let cache = std::env::var("CLUSTER_CACHE").unwrap_or_else(|_| "/var/tmp/captain-e2e-cache".into());
     let target = Path::new(&cache).join("pypi").join(PACKAGES.join("+"));
     if !target.exists() {

@@ -1,0 +1,394 @@
+//! Stack mode: no runner image; Captain fetches the slug itself, puts it on the node once, and runs it with its own pid 1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use captain_e2e::captain::Settings;
+use captain_e2e::cluster::{Lease, lease};
+use captain_e2e::origin::{Manner, Origin};
+use captain_e2e::proxy::Proxy;
+use captain_e2e::slugs::{self, Slug};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::instances::{page, page_at};
+use crate::{Stage, assert_error, id, third_party};
+
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
+/// A captain without a runner image. The captain goes before the folder that it keeps its slugs in.
+struct Stacked {
+    stage: Stage,
+    data: TempDir,
+}
+
+impl Stacked {
+    /// On the small image that has a shell, which the nodes pull.
+    async fn with(nodes: usize) -> Self {
+        let lease = lease(nodes).await;
+        let stack = format!("{}:0.0.0", lease.runner_image());
+        Self::on(lease, &stack).await
+    }
+
+    async fn on(lease: Lease, stack: &str) -> Self {
+        let origin = Origin::start(&lease).await;
+        let data = tempfile::tempdir().unwrap();
+        let captain = Settings::on_stack(&lease, stack, data.path()).set("SLOTS_PER_NODE", 60).start().await;
+        Self { stage: Stage { captain, origin, lease }, data }
+    }
+
+    /// Starts an instance of one slot, which must work.
+    async fn started(&self, node: &str, slug: &str) -> Value {
+        self.stage.captain.start(self.order(node, slug)).await.expect(201).json()
+    }
+
+    fn order(&self, node: &str, slug: &str) -> Value {
+        json!({"app": "stacked", "node": node, "slug_uri": slug, "slots": 1})
+    }
+
+    fn node(&self) -> &str {
+        &self.stage.node().name
+    }
+
+    /// How an instance ended, and what it said.
+    async fn ended(&self, id: &str) -> (Value, Vec<String>) {
+        let instance = self.stage.captain.instance_becomes(id, "exited").await;
+        let logs = self.stage.captain.get(&format!("/instances/{id}/logs")).await.expect(200).text();
+        (instance["exit"]["code"].clone(), lines(&logs))
+    }
+
+    /// The images of the first node, those without a name too.
+    async fn images(&self) -> BTreeSet<String> {
+        let list = self.stage.node().engine().call("GET", "/images/json?all=1", Value::Null).await.expect(200).json();
+        list.as_array().unwrap().iter().map(|image| image["Id"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// The lines that an app wrote, out of a log as Captain gives it. It ends with an empty line of its own.
+fn lines(log: &str) -> Vec<String> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.map(|line| line["msg"].as_str().unwrap().trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+#[track_caller]
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The digest of the bytes, by another program than Captain.
+fn sha256(bytes: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    stdout(&Command::new("sha256sum").arg(file.path()).output().unwrap())[..64].to_owned()
+}
+
+/// All files below a folder with their lengths.
+fn files(folder: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => drop(found.insert(entry.path(), entry.metadata().unwrap().len())),
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_instances_at_once_on_three_nodes_fetch_their_slug_once_and_later_ones_fetch_nothing() {
+    let stacked = Stacked::with(3).await;
+    let (captain, origin) = (&stacked.stage.captain, &stacked.stage.origin);
+    let slug = Slug::with_procfile("web: exec sleep 86400\n").ballast("ballast", 2_000_000).pack();
+    let length = slug.len();
+    origin.offer_bytes("sixty.tgz", slug, Manner::Properly);
+    // Two seconds for the slug, so that the starts do meet.
+    let wire = Proxy::between(stacked.stage.lease.gateway(), origin.address()).await;
+    wire.throttle(1_000_000);
+    let uri = format!("http://{}/sixty.tgz", wire.address());
+    let nodes: Vec<&str> = stacked.stage.lease.nodes().map(|node| node.name.as_str()).collect();
+
+    let address = captain.endpoint();
+    let starts: Vec<_> = (0..60)
+        .map(|number| (address.clone(), stacked.order(nodes[number % 3], &uri).to_string()))
+        .map(|(captain, body)| tokio::spawn(async move { captain.send("POST", "/instances/", &JSON, body).await }))
+        .collect();
+    for start in starts {
+        let _ = start.await.unwrap().expect(201);
+    }
+    for node in stacked.stage.lease.nodes() {
+        assert_eq!(node.engine().running().await.len(), 20, "on {}", node.name);
+    }
+    let first = origin.counts("sixty.tgz");
+    assert_eq!((first.bodies, first.bytes), (1, length), "{first:?}");
+
+    stacked.started(nodes[0], &uri).await;
+    let second = origin.counts("sixty.tgz");
+    assert_eq!((second.bodies, second.bytes), (first.bodies, first.bytes), "{second:?}");
+    assert!(
+        second.requests > first.requests,
+        "the origin was not asked whether the slug is still the same: {second:?}"
+    );
+
+    origin.switch_off();
+    drop(wire);
+    let without = stacked.started(nodes[1], &uri).await;
+    assert_eq!(captain.instance_becomes(&id(&without), "running").await["slug_uri"], uri);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slug_that_differs_from_its_pin_by_one_byte_is_refused_and_leaves_nothing() {
+    let stacked = Stacked::with(1).await;
+    let slug = Slug::with_procfile("web: exec sleep 86400\n").ballast("ballast", 100_000).pack();
+    let pin = sha256(&slug);
+    let flipped = |at: usize| {
+        let mut slug = slug.clone();
+        slug[at] ^= 1;
+        stacked.stage.origin.offer_bytes(&format!("flipped-{at}.tgz"), slug, Manner::Properly)
+    };
+    // The time in gzip's header, which changes nothing that is unpacked; and a byte of the content.
+    for uri in [flipped(4), flipped(slug.len() / 2)] {
+        let (images, files_before) = (stacked.images().await, files(stacked.data.path()));
+        let mut order = stacked.order(stacked.node(), &uri);
+        order["slug_sha256"] = json!(pin);
+        let message = assert_error(&stacked.stage.captain.start(order).await, 422, "slug_mismatch");
+        assert!(message.contains(&pin), "{message}");
+        assert_eq!(stacked.stage.node().engine().containers().await, Vec::<Value>::new());
+        assert_eq!(stacked.images().await, images);
+        assert_eq!(files(stacked.data.path()), files_before);
+        assert_eq!(stacked.stage.captain.node(stacked.node()).await["slots"]["used"], 0);
+    }
+    let uri = stacked.stage.origin.offer_bytes("unflipped.tgz", slug, Manner::Properly);
+    let mut order = stacked.order(stacked.node(), &uri);
+    order["slug_sha256"] = json!(pin);
+    let _ = stacked.stage.captain.start(order.clone()).await.expect(201);
+    order["slug_sha256"] = json!("0".repeat(64)); // no better for a slug that is known already
+    assert_error(&stacked.stage.captain.start(order).await, 422, "slug_mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_uri_that_gives_another_slug_than_before_runs_the_other_slug() {
+    let stacked = Stacked::with(1).await;
+    for content in ["the first", "the other"] {
+        let uri = stacked.stage.origin.offer("changing.tgz", slugs::web(content));
+        let instance = stacked.started(stacked.node(), &uri).await;
+        assert_eq!(page(&stacked.stage, &instance).await, content);
+    }
+    assert_eq!(stacked.stage.origin.counts("changing.tgz").bodies, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_slug_is_refused_by_what_is_wrong_with_it_before_a_node_is_touched() {
+    let stacked = Stacked::with(1).await;
+    let mut hostile = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..9].copy_from_slice(b"../escape"); // the library would refuse to write it
+    header.set_size(0);
+    header.set_cksum();
+    hostile.append(&header, std::io::empty()).unwrap();
+    let wrong =
+        [("escape.tar", hostile.into_inner().unwrap(), "../escape"), ("squash.tgz", b"hsqs".repeat(256), "squashfs")];
+    for (name, bytes, named) in wrong {
+        let uri = stacked.stage.origin.offer_bytes(name, bytes, Manner::Properly);
+        let answer = stacked.stage.captain.start(stacked.order(stacked.node(), &uri)).await;
+        let message = assert_error(&answer, 422, "slug_invalid");
+        assert!(message.contains(named), "{message}");
+    }
+    assert_eq!(stacked.stage.node().engine().containers().await, Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slug_that_brings_all_it_needs_runs_on_nothing() {
+    let stacked = Stacked::on(lease(1).await, "scratch").await;
+    let found = stdout(&Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap());
+    let slug = Slug::with_procfile("web: ./busybox httpd -f -p 8080 -h www\n")
+        .file("busybox", &std::fs::read(found.trim()).unwrap())
+        .file("www/index.html", b"on nothing");
+    let uri = stacked.stage.origin.offer("alone.tgz", slug);
+    let instance = stacked.started(stacked.node(), &uri).await;
+    assert_eq!(page(&stacked.stage, &instance).await, "on nothing");
+}
+
+/// Says what it is, and where it can write.
+const PROBE: &str = r#"
+for pid in 1 self; do
+  grep -E '^(Uid|Gid|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/$pid/status | while read -r name value; do echo "$pid $name" $value; done
+done
+find / /dev /run -xdev -type d 2>/dev/null >/tmp/folders
+find / -xdev -type f 2>/dev/null >/tmp/files
+while read -r folder; do
+  case $folder in /app|/app/*|/tmp|/tmp/*|/dev/shm|/dev/mqueue|/proc|/proc/*|/sys|/sys/*) continue ;; esac
+  if (: >"$folder/probe") 2>/dev/null; then echo "writable $folder"; else echo "closed $folder"; fi
+done </tmp/folders
+while read -r file; do
+  case $file in /app/*|/tmp/*) continue ;; esac
+  if (: >>"$file") 2>/dev/null; then echo "writable $file"; else echo "closed $file"; fi
+done </tmp/files
+for folder in /app /app/deep /tmp; do if (: >"$folder/probe") 2>/dev/null; then echo "usable $folder"; fi; done
+echo "tried all"
+"#;
+
+/// A stack that is careless: it has folders and files that everybody may write, or that belong to the user of the slugs.
+async fn careless_stack(lease: &Lease) -> String {
+    let engine = lease.node(0).engine();
+    let base = lease.runner_image();
+    engine.pull(&base, "0.0.0").await;
+    let donor = engine.create("careless", json!({"Image": format!("{base}:0.0.0")})).await;
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, kind: tar::EntryType, mode: u32, owner: u64| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(owner);
+        header.set_gid(owner);
+        header.set_size(0);
+        tar.append_data(&mut header, path, std::io::empty()).unwrap();
+    };
+    add("var/tmp/", tar::EntryType::Directory, 0o1777, 0);
+    add("var/own/", tar::EntryType::Directory, 0o755, 5000);
+    add("var/own/file", tar::EntryType::Regular, 0o644, 5000);
+    add("var/open", tar::EntryType::Regular, 0o666, 0);
+    engine.unpack(&donor, tar.into_inner().unwrap()).await;
+    engine.commit(&donor, "captain-careless", "1").await;
+    engine.remove(&donor).await;
+    "captain-careless:1".to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_has_no_privileges_and_writes_only_to_its_app_and_tmp() {
+    let lease = lease(1).await;
+    let stack = careless_stack(&lease).await;
+    let stacked = Stacked::on(lease, &stack).await;
+    let slug = slugs::script(&format!("{PROBE}{}", slugs::IDLE)).file("deep/file", b"");
+    let uri = stacked.stage.origin.offer("probe.tgz", slug);
+    let id = id(&stacked.started(stacked.node(), &uri).await);
+    let mut logs = stacked.stage.captain.stream(&format!("/instances/{id}/logs?follow=1")).await;
+    let said = logs.until("tried ", Duration::from_secs(30)).await;
+
+    let said: BTreeSet<String> = lines(&said).into_iter().collect();
+    for pid in ["1", "self"] {
+        let nothing = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}: 0000000000000000"));
+        let rest = ["Uid: 5000 5000 5000 5000", "Gid: 5000 5000 5000 5000", "NoNewPrivs: 1", "Seccomp: 2"];
+        for line in nothing.iter().map(String::as_str).chain(rest) {
+            assert!(said.contains(format!("{pid} {line}").as_str()), "{pid} {line}: {said:#?}");
+        }
+    }
+    let writable: Vec<_> = said.iter().filter(|line| line.starts_with("writable ")).collect();
+    assert!(writable.is_empty(), "{writable:?}");
+    let careless = ["/var/tmp", "/var/own", "/var/own/file", "/var/open"].map(|path| format!("closed {path}"));
+    let usual = ["closed /", "closed /etc", "closed /dev", "usable /app", "usable /app/deep", "usable /tmp"];
+    for line in careless.iter().map(String::as_str).chain(usual) {
+        assert!(said.contains(line), "{line}: {said:#?}");
+    }
+
+    let container = stacked.stage.node().engine().inspect(&id).await;
+    let host = &container["HostConfig"];
+    assert_eq!(host["Memory"], 128 * 1024 * 1024);
+    assert_eq!(host["MemorySwap"], host["Memory"], "swap beside the memory");
+    assert!(host["PidsLimit"].as_u64().is_some_and(|limit| (1..=32_768).contains(&limit)), "{}", host["PidsLimit"]);
+    assert_eq!((&host["Privileged"], &host["CapAdd"]), (&json!(false), &Value::Null));
+    assert_eq!(host["SecurityOpt"], json!(["no-new-privileges"]), "nothing else, so the default seccomp profile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_field_of_a_start_weakens_an_instance() {
+    let stacked = Stacked::with(1).await;
+    let uri = stacked.stage.origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    for field in ["privileged", "user", "cap_add", "security_opt", "pids_limit", "volumes", "HostConfig"] {
+        let mut order = stacked.order(stacked.node(), &uri);
+        order[field] = json!(true);
+        assert_error(&stacked.stage.captain.start(order).await, 400, "bad_request");
+    }
+    assert_eq!(stacked.stage.node().engine().containers().await, Vec::<Value>::new());
+    assert_eq!(stacked.stage.origin.counts("idle.tgz").requests, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slug_that_was_put_into_the_store_runs_the_process_type_that_is_asked_for() {
+    let stacked = Stacked::with(1).await;
+    let captain = &stacked.stage.captain;
+    let slug = Slug::with_procfile("web: echo it is the web\nworker: echo it is the worker; exit 7\n").pack();
+    let digest = sha256(&slug);
+    let kept = captain.endpoint().send("PUT", "/slugs/", &[], slug).await.expect(201).json();
+    assert_eq!(kept["sha256"], digest, "{kept}");
+    let order = |process: &str| {
+        let mut order = stacked.order(stacked.node(), &format!("sha256:{digest}"));
+        order["process"] = json!(process);
+        order
+    };
+
+    let worker = captain.start(order("worker")).await.expect(201).json();
+    assert_eq!(stacked.ended(&id(&worker)).await, (json!(7), vec!["it is the worker".to_owned()]));
+
+    let unknown = captain.start(order("clock")).await.expect(201).json();
+    let (code, said) = stacked.ended(&id(&unknown)).await;
+    assert_eq!((&code, said.len()), (&json!(64), 1), "{said:?}");
+    assert!(["clock", "web", "worker"].iter().all(|name| said[0].contains(name)), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_signal_of_a_stop_reaches_the_app() {
+    let stacked = Stacked::with(1).await;
+    let captain = &stacked.stage.captain;
+    let uri = stacked.stage.origin.offer("web.tgz", slugs::web("until SIGTERM"));
+    let signalled = stacked.started(stacked.node(), &uri).await;
+    assert_eq!(page(&stacked.stage, &signalled).await, "until SIGTERM");
+    stacked.stage.node().engine().signal(&id(&signalled), "TERM").await;
+    let (code, said) = stacked.ended(&id(&signalled)).await;
+    assert_eq!((code, said.last().map(String::as_str)), (json!(0), Some("ended by SIGTERM")), "{said:?}");
+
+    let stopped = stacked.started(stacked.node(), &uri).await;
+    let mut logs = captain.stream(&format!("/instances/{}/logs?follow=1", id(&stopped))).await;
+    logs.until("listening", Duration::from_secs(20)).await;
+    let _ = captain.delete(&format!("/instances/{}", id(&stopped))).await.expect(204);
+    logs.until("ended by SIGTERM", Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_packed_pushed_and_started_by_one_command() {
+    let stacked = Stacked::with(1).await;
+    let app = tempfile::tempdir().unwrap();
+    std::fs::write(app.path().join("Procfile"), "web: exec busybox httpd -f -p $PORT -h www\n").unwrap();
+    std::fs::write(app.path().join(".slugignore"), "secrets\n").unwrap();
+    std::fs::create_dir(app.path().join("www")).unwrap();
+    std::fs::write(app.path().join("www/index.html"), "from a folder").unwrap();
+    std::fs::create_dir(app.path().join("www/secrets")).unwrap();
+    std::fs::write(app.path().join("www/secrets/key"), "not for the world").unwrap();
+    let folder = app.path().to_str().unwrap();
+
+    let output = stacked.stage.captain.cli(&["start", "web", "--node", stacked.node(), "--slug", folder, "--json"]);
+    let instance: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(page(&stacked.stage, &instance).await, "from a folder");
+    let port = stacked.stage.node().port(&instance["port"]);
+    assert_eq!(port.send("GET", "/secrets/key", &[], "").await.status, 404);
+    let kept = stacked.stage.captain.get("/slugs/").await.expect(200).json();
+    assert_eq!(instance["slug_uri"], format!("sha256:{}", kept[0]["sha256"].as_str().unwrap()), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn httpbin_from_pypi_packed_by_captain_runs_on_a_stack_with_python() {
+    let lease = lease(1).await;
+    let stack = format!("{}:0.0.0", lease.python_runner_image());
+    let stacked = Stacked::on(lease, &stack).await;
+    let work = tempfile::tempdir().unwrap();
+    let (app, slug) = (work.path().join("app"), work.path().join("httpbin.tgz"));
+    std::fs::create_dir_all(app.join(".profile.d")).unwrap();
+    std::fs::write(app.join("Procfile"), "web: python3 -m waitress --listen=0.0.0.0:$PORT httpbin:app\n").unwrap();
+    std::fs::write(app.join(".profile.d/python.sh"), "export PYTHONPATH=/app/vendor PYTHONUNBUFFERED=1\n").unwrap();
+    let copied = Command::new("cp").arg("-r").arg(third_party::installed()).arg(app.join("vendor")).status().unwrap();
+    assert!(copied.success());
+    let (from, to) = (app.to_str().unwrap(), slug.to_str().unwrap());
+    stdout(&stacked.stage.captain.cli(&["slug", "pack", from, "-o", to]));
+
+    let uri = stacked.stage.origin.offer_bytes("httpbin.tgz", std::fs::read(&slug).unwrap(), Manner::Properly);
+    let instance = stacked.started(stacked.node(), &uri).await;
+    let mut logs = stacked.stage.captain.stream(&format!("/instances/{}/logs?follow=1", id(&instance))).await;
+    logs.until("Serving on", Duration::from_secs(60)).await;
+    let answer: Value = serde_json::from_str(&page_at(&stacked.stage, &instance, "/get?slug=travels").await).unwrap();
+    assert_eq!(answer["args"]["slug"], "travels", "{answer}");
+    let port = stacked.stage.node().port(&instance["port"]);
+    assert_eq!(port.send("GET", "/status/418", &[], "").await.status, 418);
+}
