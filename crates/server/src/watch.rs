@@ -7,7 +7,7 @@
 //!
 //! A watcher waits for nobody but its own node: one that hangs slows no other, and no reader.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ const INSPECTIONS: usize = 16;
 /// How long a node that has been listed may go on as "unknown" while its containers are being inspected for the first time. One
 /// container whose inspection hangs must not keep a node out.
 const FIRST_INSPECTIONS: Duration = Duration::from_secs(2);
+
+/// How long an event waits for its inspection: for the ones that follow it, and for the action that caused it to look by itself.
+const SETTLING: Duration = Duration::from_millis(20);
 
 /// Where a listing is asked for while one is under way: how soon the next begins.
 const LISTING_AGAIN: Duration = Duration::from_millis(50);
@@ -82,7 +85,8 @@ async fn session(captain: &Captain, handle: &NodeHandle, backoff: &mut Backoff) 
     let watching = Watching {
         captain,
         handle,
-        pending: BTreeSet::new(),
+        pending: BTreeMap::new(),
+        due: VecDeque::new(),
         told: BTreeSet::new(),
         inspecting: 0,
         listing: false,
@@ -122,8 +126,10 @@ enum Never {}
 struct Watching<'a> {
     captain: &'a Captain,
     handle: &'a NodeHandle,
-    /// Containers to be inspected; a set, so that a burst of events about one container costs one inspection.
-    pending: BTreeSet<InstanceId>,
+    /// Containers to be inspected: when each was last heard of. A burst of events about one container costs one inspection.
+    pending: BTreeMap<InstanceId, Stamp>,
+    /// The same in the order in which they are due.
+    due: VecDeque<(Instant, InstanceId)>,
     /// Containers whose inspection failed and was told about: once is enough.
     told: BTreeSet<InstanceId>,
     inspecting: usize,
@@ -170,6 +176,7 @@ impl Watching<'_> {
                 () = self.handle.poke.notified() => self.ask_for_listing(&mut questions),
                 () = sleep_until(self.list_at) => self.ask_for_listing(&mut questions),
                 () = sleep_until(self.ping_at) => self.ask_for_ping(&mut questions),
+                () = sleep_until(self.next_due()), if self.waits_for_due() => {}
                 () = sleep_until(announce_at.unwrap_or(self.list_at)), if !announced && announce_at.is_some() => {}
             }
         }
@@ -188,9 +195,38 @@ impl Watching<'_> {
         questions.push(Box::pin(async move { Answer::Listing(stamp, engine.list().await) }));
     }
 
+    /// The container wants an inspection, after a while.
+    fn want(&mut self, id: InstanceId, after: Duration) {
+        if self.pending.insert(id, self.captain.fleet().stamp()).is_none() {
+            self.due.push_back((Instant::now() + after, id));
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        self.due.front().map_or(self.list_at, |(due, _)| *due)
+    }
+
+    /// Whether time alone is missing, and not a place for one more inspection.
+    fn waits_for_due(&self) -> bool {
+        self.inspecting < INSPECTIONS && !self.due.is_empty()
+    }
+
+    /// The next container whose time has come, unless somebody has looked at it since it was last heard of: a start and a stop
+    /// cause events, and look for themselves.
+    fn take_due(&mut self) -> Option<InstanceId> {
+        let (fleet, node) = (self.captain.fleet(), self.handle.engine.node());
+        while let Some((_, id)) = self.due.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            let heard = self.pending.remove(&id).unwrap_or_default();
+            if !fleet.read(|view| view.knows_since(node, id, heard)) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
     fn ask_for_inspections(&mut self, questions: &mut Questions) {
         while self.inspecting < INSPECTIONS {
-            let Some(id) = self.pending.pop_first() else { return };
+            let Some(id) = self.take_due() else { return };
             let (engine, stamp) = (Arc::clone(&self.handle.engine), self.captain.fleet().stamp());
             self.inspecting += 1;
             questions.push(Box::pin(async move { Answer::Inspection(stamp, id, engine.inspect(id).await) }));
@@ -213,7 +249,7 @@ impl Watching<'_> {
     fn hinted(&mut self, hint: Option<Result<Hint>>) -> Result<()> {
         match hint {
             Some(Ok(hint)) => {
-                self.pending.insert(hint.id);
+                self.want(hint.id, SETTLING);
                 Ok(())
             }
             Some(Err(error)) => Err(error),
@@ -235,7 +271,9 @@ impl Watching<'_> {
                 for (id, why) in &listed.unreadable {
                     warn!(%node, container = id.short(), why, "a container of Captain's cannot be read: passed over");
                 }
-                self.pending.extend(listed.inspect);
+                for id in listed.inspect {
+                    self.want(id, Duration::ZERO);
+                }
             }
             Answer::Inspection(stamp, id, outcome) => {
                 self.inspecting -= 1;

@@ -125,6 +125,8 @@ pub(crate) async fn fill(world: &World, crew: &Crew) {
                 // The removal of an instance that has ended takes its slots again for as long as it lasts: from a listing alone
                 // nobody can tell whether what is being removed had ended before.
                 Answer::Refused(StartError::OverCapacity { .. }) if patience > 0 => patience -= 1,
+                // The end of an event stream may be heard late, after the faults: its watcher is back within moments.
+                Answer::Refused(StartError::NodeUnavailable { .. }) if patience > 0 => patience -= 1,
                 Answer::Refused(error) => {
                     return world
                         .violate("I4", format!("{running} of {total} run on node {node}, and a start: {error}"));

@@ -244,7 +244,9 @@ impl Starting<'_> {
     /// The outcome of the creation is unknown. If the engine answers now and has the container, the start goes on with it.
     async fn look_for_created(&self, error: EngineError) -> Result<InstanceId, Failure> {
         match self.handle.engine.find(self.order.operation).await {
-            Ok(found) if found.len() == 1 => Ok(found[0].id),
+            // An operation that the client chose may be with another captain as well, and what is found may be that one's. Then
+            // nothing is gone on with: what is ours is found again, and removed while it does not run.
+            Ok(found) if found.len() == 1 && !self.order.repeatable => Ok(found[0].id),
             _ => {
                 self.handle.poke.notify_one();
                 Err(Failure::unstarted(None, "what came of the creation is unknown", error))

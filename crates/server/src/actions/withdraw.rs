@@ -1,5 +1,6 @@
 //! Undoing a start: whatever container the operation made is removed, and its slots stay taken until it is known to be gone.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use captain_domain::backoff::Backoff;
@@ -83,17 +84,26 @@ async fn remove_all(
     known: Option<InstanceId>,
     started: bool,
 ) -> Result<Vec<InstanceId>> {
-    let ids = match known {
+    let mut ids = match known {
         Some(id) => vec![id],
         None => look_for(engine, operation).await?,
     };
-    let mut gone = Vec::new();
-    for id in ids {
-        match remove(engine, id, started, Instant::now() + BEFORE_ANSWER).await {
-            Ok(()) => gone.push(id),
-            Err(error) if error.kind == ErrorKind::Conflict => {}
-            Err(error) => return Err(error),
+    let (mut gone, mut seen) = (Vec::new(), BTreeSet::new());
+    while !ids.is_empty() {
+        for id in ids {
+            seen.insert(id);
+            match remove(engine, id, started, Instant::now() + BEFORE_ANSWER).await {
+                Ok(()) => gone.push(id),
+                Err(error) if error.kind == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
         }
+        if known.is_some() {
+            break;
+        }
+        // What was found may have been another captain's, and this one's own have come to be meanwhile.
+        let found = engine.find(operation).await?;
+        ids = found.into_iter().map(|sighting| sighting.id).filter(|id| !seen.contains(id)).collect();
     }
     Ok(gone)
 }

@@ -73,6 +73,13 @@ impl View {
         }
     }
 
+    /// Whether an observation that began after `stamp` has told how the container is, or that it is gone.
+    pub fn knows_since(&self, node: &NodeId, id: InstanceId, stamp: Stamp) -> bool {
+        let seen = self.table.get(id).is_some_and(|row| row.detailed && row.seen > stamp);
+        let node = self.node_by_id.get(node).and_then(|at| self.node_at(*at));
+        seen || node.is_some_and(|node| node.buried(id, stamp))
+    }
+
     /// An inspection found that the container is not Captain's: it is not asked after again.
     pub fn foreign(&mut self, node: &NodeId, id: InstanceId) {
         if let Some(node) = self.node_mut(node) {
