@@ -157,7 +157,7 @@ impl Watching<'_> {
         self.ask_for_listing(&mut questions);
         loop {
             self.ask_for_inspections(&mut questions);
-            let settled = !self.listing && self.inspecting == 0;
+            let settled = !self.listing && self.inspecting == 0 && self.due.is_empty();
             if !announced && (settled || announce_at.is_some_and(|at| Instant::now() >= at)) {
                 self.announce();
                 backoff.reset();
