@@ -52,9 +52,6 @@ pub enum ActionError {
         /// The node.
         node: NodeId,
     },
-    /// Too much to do at once.
-    #[error("too many changes are waiting for node {0}")]
-    Busy(NodeId),
     /// A defect: the action's task ended without an answer.
     #[error("the action ended without an answer")]
     Lost,

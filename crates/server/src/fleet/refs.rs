@@ -1,10 +1,8 @@
 //! What readers of the view are given: one instance, one node, and how to ask for some of them.
 
-use captain_domain::{
-    Environment, Exit, Health, Hostname, Instance, InstanceId, NodeId, OperationId, Slots, State, Timestamp,
-};
+use captain_domain::{Environment, Exit, Health, Hostname, InstanceId, NodeId, OperationId, Slots, State, Timestamp};
 
-use super::table::{self, Row};
+use super::table::Row;
 use super::view::Node;
 use crate::engine::Facts;
 
@@ -187,11 +185,6 @@ impl<'a> InstanceRef<'a> {
     /// Its node.
     pub const fn node(&self) -> NodeRef<'a> {
         NodeRef(self.node)
-    }
-
-    /// All of it, apart from the view.
-    pub fn to_instance(&self) -> Instance {
-        table::instance(self.row, self.app, &self.node.id)
     }
 
     /// Whether what is said of it is true now, as far as anybody can know.

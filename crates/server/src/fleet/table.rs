@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use captain_domain::{
-    AppName, Environment, Exit, Hostname, Instance, InstanceId, OperationId, Slots, SlugUri, State, Timestamp,
+    AppName, Environment, Exit, Hostname, Instance, InstanceId, OperationId, Slots, State, Timestamp,
 };
 
 use super::Stamp;
@@ -337,23 +337,4 @@ fn boxed_hostname(instance: &Instance) -> Option<Box<Hostname>> {
     let is_default = instance.id.to_hex().starts_with(instance.hostname.as_str().as_bytes())
         && instance.hostname.as_str().len() == 12;
     (!is_default).then(|| Box::new(instance.hostname.clone()))
-}
-
-/// The whole instance that a row stands for.
-pub(super) fn instance(row: &Row, app: &str, node: &captain_domain::NodeId) -> Instance {
-    Instance {
-        id: row.id,
-        node: node.clone(),
-        app: AppName::trusted(app),
-        slug_uri: SlugUri::from(Arc::clone(&row.slug_uri)),
-        environment: (*row.environment).clone(),
-        slots: row.slots,
-        port: row.port,
-        hostname: row.hostname.as_deref().cloned().unwrap_or_else(|| Hostname::trusted(&row.id.short())),
-        state: row.state,
-        created: row.created,
-        started: row.started,
-        exit: row.exit.as_deref().copied(),
-        operation: row.operation,
-    }
 }

@@ -152,7 +152,6 @@ impl From<ActionError> for ApiError {
             ActionError::Unheard { nodes, .. } => Self::new(Code::NodeUnavailable, message).node(&nodes),
             ActionError::Engine(error) => Self::from(&error),
             ActionError::NotRemoved { node, .. } => Self::new(Code::EngineTimeout, message).node(&node),
-            ActionError::Busy(node) => Self::new(Code::Busy, message).node(&node),
             ActionError::Lost => Self::new(Code::Internal, message),
         }
     }
