@@ -228,9 +228,13 @@ mod tests {
     async fn what_is_no_slug_is_refused_while_it_still_comes() {
         let folder = tempfile::tempdir().unwrap();
         let mut draft = begun(folder.path(), None).await;
-        draft.write(&vec![b'x'; AT_ONCE]).await.unwrap();
+        // On a quiet machine the judgement is there before the first piece is written.
+        let mut written = draft.write(&vec![b'x'; AT_ONCE]).await;
         until_judged(&draft).await;
-        assert!(matches!(draft.write(&vec![b'x'; AT_ONCE]).await, Err(DraftError::Refused(_))));
+        if written.is_ok() {
+            written = draft.write(&vec![b'x'; AT_ONCE]).await;
+        }
+        assert!(matches!(written, Err(DraftError::Refused(_))));
     }
 
     #[tokio::test]
