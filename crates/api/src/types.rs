@@ -68,10 +68,11 @@ pub struct Instance {
     pub hostname: String,
     /// What it does now.
     pub state: InstanceState,
-    /// The state of its node in a word, when that is not healthy: then what is said here was true at `confirmed`. The node says why.
+    /// The state of its node in a word, when that is not healthy: then what is said here was true when the node was last heard.
+    /// `/nodes/` says when that was, and what is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_state: Option<String>,
-    /// When its node was last heard, if it cannot be heard now (RFC 3339, UTC).
+    /// When its node was last heard, if it cannot be heard now (RFC 3339, UTC). Not in listings, where it would be said many times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<String>,
     /// When its container was created, by the engine's clock (RFC 3339, UTC).

@@ -1,7 +1,5 @@
 //! `captain ps`: the instances.
 
-use std::collections::BTreeMap;
-
 use captain_api::client::{Get, InstanceFilter};
 use captain_api::{Instance, InstanceState, Node};
 use jiff::Timestamp;
@@ -57,7 +55,9 @@ pub(crate) async fn run(args: Args, printer: &mut Printer) -> Result<Exit, Failu
     instances.sort_by(|a, b| (&a.app, &a.node, &a.created, &a.id).cmp(&(&b.app, &b.node, &b.created, &b.id)));
     let now = Timestamp::now();
     table(&instances, now).print(printer)?;
-    tell_silent_nodes(&instances, now, printer);
+    if instances.iter().any(|instance| instance.node_state.is_some()) {
+        tell_silent_nodes(&instances, &client.nodes().await?, now, printer);
+    }
     Ok(Exit::Done)
 }
 
@@ -112,17 +112,19 @@ fn state(instance: &Instance, now: Timestamp) -> Cell {
     Cell::tinted(&text, tint)
 }
 
-/// One line for each node that does not answer: what is wrong with it, and how old what is said of its instances is.
-fn tell_silent_nodes(instances: &[Instance], now: Timestamp, printer: &mut Printer) {
-    let silent =
-        instances.iter().filter_map(|instance| Some((&instance.node, (instance.node_state.as_ref()?, instance))));
-    for (node, (state, instance)) in silent.collect::<BTreeMap<_, _>>() {
-        let heard = match &instance.confirmed {
-            Some(at) => format!("its instances are shown as they were {} ago", age::since(Some(at), now)),
+/// One line for each node that does not answer and has instances in the list: what is wrong with it, and how old what is said of
+/// them is.
+fn tell_silent_nodes(instances: &[Instance], nodes: &[Node], now: Timestamp, printer: &mut Printer) {
+    for node in nodes.iter().filter(|node| !is_healthy(node)) {
+        if instances.iter().all(|instance| instance.node != node.id) {
+            continue;
+        }
+        let heard = match &node.last_known {
+            Some(known) => format!("its instances are shown as they were {} ago", age::since(Some(&known.at), now)),
             None => "it has not been heard yet".to_owned(),
         };
         let label = printer.talk_tint("warning:", Tint::Odd);
-        printer.say(&format!("{label} {} is {}; {heard}", printable(node), printable(state)));
+        printer.say(&format!("{label} {} is {}; {heard}", printable(&node.id), printable(&node.state)));
     }
 }
 

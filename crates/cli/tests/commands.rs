@@ -15,15 +15,22 @@ fn ended(code: i32, stdout: &str, stderr: &str) -> Ended {
 async fn ps_lists_instances_and_marks_those_that_cannot_be_seen() {
     let exit = json!({"code": 137, "signal": 9, "out_of_memory": true, "at": ago(300),
         "reason": "killed: it used more memory than its 2 slots"});
-    let gone = json!({"state": "unknown", "node_state": "unreachable: connection refused", "confirmed": ago(180)});
-    let server = Scripted::always(
-        200,
-        json!([
-            instance('3', "worker", "app-2", gone),
-            instance('2', "shop", "app-1", json!({"state": "exited", "port": null, "slots": 110, "exit": exit})),
-            instance('1', "random-frontend", "app-1", json!({})),
-        ]),
-    )
+    let gone = json!({"state": "unknown", "node_state": "unreachable"});
+    let instances = json!([
+        instance('3', "worker", "app-2", gone),
+        instance('2', "shop", "app-1", json!({"state": "exited", "port": null, "slots": 110, "exit": exit})),
+        instance('1', "random-frontend", "app-1", json!({})),
+    ]);
+    let known = json!({"slots": {"free": 8, "total": 10, "used": 2}, "at": ago(180), "age_seconds": 180});
+    let nodes = json!([
+        node("app-1", 2, 10, json!({})),
+        node("app-2", 0, 0, json!({"state": "unreachable: connection refused", "last_known": known})),
+        node("app-3", 0, 0, json!({"state": "unreachable: no such host"})),
+    ]);
+    let server = Scripted::answering(move |asked| {
+        let answer = json_answer(200, if asked.target.starts_with("/nodes") { &nodes } else { &instances });
+        std::future::ready(answer)
+    })
     .await;
     let table = "\
 ID            APP              NODE    PORT  SLOTS  STATE                                                        AGE  SLUG
@@ -36,7 +43,7 @@ ID            APP              NODE    PORT  SLOTS  STATE                       
         captain(&server.url(), &["ps", "--all", "--node", "app-1", "--app", "shop"]).await,
         ended(0, table, warning)
     );
-    assert_eq!(server.lines(), ["GET /instances/?node=app-1&app=shop&state=all"]);
+    assert_eq!(server.lines(), ["GET /instances/?node=app-1&app=shop&state=all", "GET /nodes/"]);
 }
 
 #[tokio::test]

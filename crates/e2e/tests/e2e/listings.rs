@@ -39,6 +39,8 @@ async fn instances_can_be_listed_by_their_state() {
     let marked = stage.captain.instance(&away).await;
     assert_eq!(marked["state"], "unknown", "{marked}");
     assert!(marked["node_state"].as_str().unwrap().starts_with("un") && marked["confirmed"].is_string(), "{marked}");
+    let listed = stage.captain.get("/instances/?state=unknown").await.expect(200).json();
+    assert!(listed[0]["node_state"].is_string() && listed[0].get("confirmed").is_none(), "{listed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -184,7 +184,7 @@ fn render_page(view: &View, filter: &Filter, after: Option<InstanceId>, limit: u
             out.push(b',');
         }
         // Plain text and numbers written to memory: it does not fail.
-        let _ = serde_json::to_writer(&mut out, &InstanceJson(instance));
+        let _ = serde_json::to_writer(&mut out, &InstanceJson { instance, listed: true });
     });
     (out, last)
 }
@@ -246,7 +246,7 @@ pub(super) async fn show(
     app.captain.fleet().read(|view| match view.find(&prefix) {
         Found::One(instance) => {
             let mut out = Vec::with_capacity(1024);
-            let _ = serde_json::to_writer(&mut out, &InstanceJson(instance));
+            let _ = serde_json::to_writer(&mut out, &InstanceJson { instance, listed: false });
             Ok((JSON, out).into_response())
         }
         Found::None => Err(no_such()),

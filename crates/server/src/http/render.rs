@@ -13,11 +13,17 @@ pub(super) fn moment(at: Timestamp) -> String {
 }
 
 /// An instance, as `captain_api::Instance` reads it (a test holds the two together).
-pub(super) struct InstanceJson<'a>(pub(super) InstanceRef<'a>);
+///
+/// When its node was last heard is told where one instance is asked for. On each line of a listing it would say the same of every
+/// instance of a lost node, and make the listing longer just when nodes are lost; `/nodes/` says it once.
+pub(super) struct InstanceJson<'a> {
+    pub(super) instance: InstanceRef<'a>,
+    pub(super) listed: bool,
+}
 
 impl Serialize for InstanceJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let instance = self.0;
+        let instance = self.instance;
         let id = instance.id().to_hex();
         let id = std::str::from_utf8(&id).unwrap_or_default();
         let node = instance.node();
@@ -32,9 +38,10 @@ impl Serialize for InstanceJson<'_> {
         out.serialize_field("hostname", instance.hostname().unwrap_or_else(|| id.get(..12).unwrap_or_default()))?;
         out.serialize_field("state", state_word(instance.state(), instance.is_certain()))?;
         if !instance.is_certain() {
-            // The word alone: the whole sentence, on each instance of a lost node, made listings markedly longer.
             out.serialize_field("node_state", node.health().word())?;
-            out.serialize_field("confirmed", &node.heard().map(moment))?;
+            if !self.listed {
+                out.serialize_field("confirmed", &node.heard().map(moment))?;
+            }
         }
         out.serialize_field("created", &Some(instance.created()).filter(|at| at.0 != 0).map(moment))?;
         out.serialize_field("started", &instance.started().map(moment))?;
