@@ -8,6 +8,7 @@
 //! an instance that was started meanwhile nor bring back one that was removed.
 
 mod claims;
+mod index;
 mod observe;
 mod refs;
 mod table;

@@ -165,7 +165,7 @@ impl View {
         }
         row.seen = stamp;
         if row.state == sighting.state {
-            return row.detailed;
+            return row.detailed && (!row.state.is_running() || row.port == sighting.port);
         }
         row.detailed = false;
         self.uncount(key);
@@ -175,15 +175,15 @@ impl View {
         false
     }
 
-    /// Everything wants a new inspection (`DELETE /cache`). What is known stays until then. Answers which nodes are concerned.
-    pub fn doubt_everything(&mut self) {
-        let ids: Vec<InstanceId> = self.table.range(..).map(|row| row.id).collect();
-        for id in ids {
-            if let Some(row) = self.table.key(id).and_then(|key| self.table.row_mut(key)) {
+    /// Everything on a node wants a new inspection (`DELETE /cache`). What is known stays until then.
+    pub fn doubt(&mut self, node: &NodeId) {
+        let Some(at) = self.node_by_id.get(node).copied() else { return };
+        for key in self.table.keys_of_node(at).to_vec() {
+            if let Some(row) = self.table.row_mut(key) {
                 row.detailed = false;
             }
         }
-        for node in self.nodes.iter_mut().flatten() {
+        if let Some(node) = self.node_mut(node) {
             node.foreign.clear();
         }
     }

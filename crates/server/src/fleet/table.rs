@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use captain_domain::{
@@ -13,12 +14,13 @@ use captain_domain::{
 };
 
 use super::Stamp;
+use super::index::Index;
 
 const CHUNK: usize = 1024;
 
 /// The place of a row in its table. Used again after the row is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key(u32);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key(pub(super) u32);
 
 /// One instance. Every byte here is paid for each instance of the fleet.
 #[derive(Debug)]
@@ -36,7 +38,6 @@ pub(super) struct Row {
     pub(super) seen: Stamp,
     pub(super) node: u32,
     app: u32,
-    in_app: u32,
     in_node: u32,
     pub(super) slots: Slots,
     pub(super) port: Option<u16>,
@@ -50,7 +51,7 @@ pub(super) struct Row {
 #[derive(Debug)]
 struct App {
     name: AppName,
-    rows: Vec<Key>,
+    rows: Index,
     running: u64,
 }
 
@@ -87,7 +88,7 @@ impl<T: ?Sized + Eq + Hash> Shared<T> {
 pub(super) struct Table {
     chunks: Vec<Vec<Option<Row>>>,
     vacant: Vec<Key>,
-    by_id: BTreeMap<InstanceId, Key>,
+    by_id: Index,
     apps: Vec<Option<App>>,
     vacant_apps: Vec<u32>,
     app_by_name: BTreeMap<AppName, u32>,
@@ -103,7 +104,7 @@ impl Table {
         Self {
             chunks: Vec::new(),
             vacant: Vec::new(),
-            by_id: BTreeMap::new(),
+            by_id: Index::default(),
             apps: Vec::new(),
             vacant_apps: Vec::new(),
             app_by_name: BTreeMap::new(),
@@ -131,7 +132,7 @@ impl Table {
     }
 
     pub(super) fn key(&self, id: InstanceId) -> Option<Key> {
-        self.by_id.get(&id).copied()
+        self.by_id.find(&id, |key| self.row(key))
     }
 
     pub(super) fn row(&self, key: Key) -> Option<&Row> {
@@ -146,15 +147,19 @@ impl Table {
         self.row(self.key(id)?)
     }
 
-    /// Rows in the order of their ids, within a range of them.
-    pub(super) fn range(&self, range: impl std::ops::RangeBounds<InstanceId>) -> impl Iterator<Item = &Row> {
-        self.by_id.range(range).filter_map(|(_, key)| self.row(*key))
+    /// Rows in the order of their ids, from one on.
+    pub(super) fn rows_from(&self, from: Bound<InstanceId>) -> impl Iterator<Item = &Row> {
+        self.by_id.rows_from(from, |key| self.row(key))
     }
 
-    /// Keys of an app's rows, in no order.
-    pub(super) fn keys_of_app(&self, name: &str) -> &[Key] {
-        let found = self.app_by_name.get(&AppName::trusted(name)).and_then(|app| self.app(*app));
-        found.map_or(&[], |app| &app.rows)
+    /// An app's rows in the order of their ids, from one on.
+    pub(super) fn rows_of_app<'a>(
+        &'a self,
+        name: &str,
+        from: Bound<InstanceId>,
+    ) -> impl Iterator<Item = &'a Row> + use<'a> {
+        let app = self.app_by_name.get(&AppName::trusted(name)).and_then(|app| self.app(*app));
+        app.into_iter().flat_map(move |app| app.rows.rows_from(from, |key| self.row(key)))
     }
 
     /// Keys of a node's rows, in no order.
@@ -192,7 +197,9 @@ impl Table {
             self.by_node.push(Vec::new());
         }
         let in_node = place(&mut self.by_node[node as usize], key);
-        let in_app = self.app_mut(app).map_or(0, |app| place(&mut app.rows, key));
+        if let Some(app) = self.app_mut(app) {
+            app.rows.insert(&instance.id, key);
+        }
         let row = Row {
             id: instance.id,
             slug_uri: self.slugs.share(instance.slug_uri.as_str(), |_| Arc::clone(instance.slug_uri.shared())),
@@ -205,7 +212,6 @@ impl Table {
             seen,
             node,
             app,
-            in_app,
             in_node,
             slots: instance.slots,
             port: instance.port,
@@ -214,7 +220,7 @@ impl Table {
             detailed,
         };
         self.count_running(app, row.state, true);
-        self.by_id.insert(row.id, key);
+        self.by_id.insert(&row.id, key);
         if let Some(place) = self.chunks[key.0 as usize / CHUNK].get_mut(key.0 as usize % CHUNK) {
             *place = Some(row);
         }
@@ -262,7 +268,8 @@ impl Table {
 
     /// Takes an instance out.
     pub(super) fn remove(&mut self, id: InstanceId) -> Option<Row> {
-        let key = self.by_id.remove(&id)?;
+        let key = self.key(id)?;
+        self.by_id.remove(&id, key);
         let row = self.chunks.get_mut(key.0 as usize / CHUNK)?.get_mut(key.0 as usize % CHUNK)?.take()?;
         self.vacant.push(key);
         self.count_running(row.app, row.state, false);
@@ -270,9 +277,8 @@ impl Table {
         if let Some(moved) = moved.and_then(|key| self.row_mut(key)) {
             moved.in_node = row.in_node;
         }
-        let moved = self.app_mut(row.app).and_then(|app| unplace(&mut app.rows, row.in_app));
-        if let Some(moved) = moved.and_then(|key| self.row_mut(key)) {
-            moved.in_app = row.in_app;
+        if let Some(app) = self.app_mut(row.app) {
+            app.rows.remove(&id, key);
         }
         self.forget_empty_app(row.app);
         Some(row)
@@ -282,7 +288,7 @@ impl Table {
         if let Some(app) = self.app_by_name.get(name) {
             return *app;
         }
-        let entry = Some(App { name: name.clone(), rows: Vec::new(), running: 0 });
+        let entry = Some(App { name: name.clone(), rows: Index::default(), running: 0 });
         let app = match self.vacant_apps.pop() {
             Some(app) => {
                 self.apps[app as usize] = entry;

@@ -1,6 +1,7 @@
 //! The view: what is known of nodes, instances and claims, each with the time it was last confirmed. Pure data and rules.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use captain_domain::id::IdPrefix;
 use captain_domain::{AppName, Health, InstanceId, NodeId, OperationId, Slots, Timestamp};
@@ -10,6 +11,9 @@ use super::claims::Claim;
 use super::refs::{Filter, Found, InstanceRef, NodeRef};
 use super::table::{Row, Table};
 use crate::engine::Facts;
+
+/// Rows looked at for one page. A filter that few instances pass must not keep the view from its writers for long.
+const LOOKED_AT: usize = 4096;
 
 /// A node, and what is kept for it.
 #[derive(Debug)]
@@ -143,7 +147,13 @@ impl View {
 
     /// The nodes, in the order in which they were added.
     pub fn nodes(&self) -> impl Iterator<Item = NodeRef<'_>> {
-        self.nodes.iter().flatten().map(NodeRef::new)
+        self.nodes_from(0).map(|(_, node)| node)
+    }
+
+    /// The nodes from a place on, each with its place: for who looks at thousands and lets others at the view in between.
+    pub fn nodes_from(&self, place: usize) -> impl Iterator<Item = (usize, NodeRef<'_>)> {
+        let nodes = self.nodes.iter().enumerate().skip(place);
+        nodes.filter_map(|(place, node)| Some((place, NodeRef::new(node.as_ref()?))))
     }
 
     /// One node.
@@ -181,7 +191,8 @@ impl View {
         if let Some(id) = prefix.exact() {
             return self.instance(id).map_or(Found::None, Found::One);
         }
-        let mut fitting = self.table.range(prefix.range());
+        let range = prefix.range();
+        let mut fitting = self.table.rows_from(Included(*range.start())).take_while(|row| range.contains(&row.id));
         match (fitting.next(), fitting.next()) {
             (None, _) => Found::None,
             (Some(row), None) => self.reference(row).map_or(Found::None, Found::One),
@@ -199,8 +210,8 @@ impl View {
     }
 
     /// Calls `each` with the instances that fit, in the order of their ids, beginning after `after`, at most `limit` of them.
-    /// Answers the last id looked at where there may be more. Costs what it looks at: the app's or the node's instances where one
-    /// is named, else the page.
+    /// Answers the last id looked at where there may be more: also when so many did not fit that it is time to let others at the
+    /// view. Costs what it looks at: the node's or the app's instances where one is named.
     pub fn page<'a>(
         &'a self,
         filter: &Filter,
@@ -210,8 +221,8 @@ impl View {
     ) -> Option<InstanceId> {
         let mut taken = 0;
         let mut last = None;
-        for row in self.candidates(filter, after) {
-            if taken == limit {
+        for (looked_at, row) in self.candidates(filter, after).enumerate() {
+            if taken == limit || looked_at == LOOKED_AT {
                 return last;
             }
             last = Some(row.id);
@@ -224,21 +235,22 @@ impl View {
     }
 
     fn candidates<'a>(&'a self, filter: &Filter, after: Option<InstanceId>) -> Box<dyn Iterator<Item = &'a Row> + 'a> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let keys = match (&filter.app, &filter.node) {
-            (Some(app), _) => self.table.keys_of_app(app),
-            (None, Some(node)) => {
-                self.node_by_id.get(&NodeId::trusted(node)).map_or(&[][..], |at| self.table.keys_of_node(*at))
-            }
-            (None, None) => return Box::new(self.table.range((after.map_or(Unbounded, Excluded), Unbounded))),
-        };
-        let mut rows: Vec<&Row> = keys
-            .iter()
-            .filter_map(|key| self.table.row(*key))
-            .filter(|row| after.is_none_or(|after| row.id > after))
-            .collect();
+        let from = after.map_or(Unbounded, Excluded);
+        match (&filter.node, &filter.app) {
+            (Some(node), _) => Box::new(self.rows_of_node(node, after).into_iter()),
+            (None, Some(app)) => Box::new(self.table.rows_of_app(app, from)),
+            (None, None) => Box::new(self.table.rows_from(from)),
+        }
+    }
+
+    /// A node's rows in order. Put in order at each page: a machine has hundreds of instances, and not a hundred thousand.
+    fn rows_of_node(&self, node: &str, after: Option<InstanceId>) -> Vec<&Row> {
+        let at = self.node_by_id.get(&NodeId::trusted(node));
+        let keys = at.map_or(&[][..], |at| self.table.keys_of_node(*at));
+        let rows = keys.iter().filter_map(|key| self.table.row(*key));
+        let mut rows: Vec<&Row> = rows.filter(|row| after.is_none_or(|after| row.id > after)).collect();
         rows.sort_unstable_by_key(|row| row.id);
-        Box::new(rows.into_iter())
+        rows
     }
 
     /// Instances of a node, whatever their state, in no order.

@@ -11,7 +11,9 @@ use axum::{Json, extract};
 use captain_api::{Code, ErrorBody, Instance, LogLine, Start, Summary};
 use captain_domain::InstanceId;
 use captain_domain::id::IdPrefix;
+use futures_util::StreamExt;
 use serde::Deserialize;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::error::ApiError;
@@ -19,6 +21,7 @@ use super::render::{self, InstanceJson};
 use super::start_body::{self, Operation};
 use super::{App, OPERATION, logs, self_stop};
 use crate::actions;
+use crate::captain::Captain;
 use crate::fleet::{Filter, Found, StateFilter, View};
 
 /// The largest body of a start: an environment of many kilobytes is rare, one of a megabyte is a mistake.
@@ -27,7 +30,10 @@ const LARGEST_BODY: usize = 1024 * 1024;
 /// How long the body of a start may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Instances rendered while the view is held, and kept as one answer. A longer listing streams in pages of so many.
+/// Instances rendered in one look at the view: some 100 µs, for which writers wait. A longer listing is made of several looks.
+const SLICE: usize = 256;
+
+/// The most instances of a page, and of a listing that is kept as one answer.
 const PAGE: usize = 2_000;
 
 /// The last whole listing, for as long as nothing changes. Most listings are asked for again before anything has.
@@ -112,7 +118,11 @@ pub(super) async fn list(
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
-    let mut response = if wanted.is_everything() { whole_listing(&app) } else { page(&app, &wanted) };
+    let mut response = match wanted.limit {
+        Some(limit) => page(&app, wanted, limit).await,
+        None if wanted.is_everything() => whole_listing(&app),
+        None => stream(Slices::new(&app, wanted.filter, wanted.after)),
+    };
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
@@ -127,45 +137,48 @@ fn whole_listing(app: &App) -> Response {
         if let Some(body) = listing.body.as_ref().filter(|_| listing.version == view.version()) {
             return Some(body.clone());
         }
-        if view.running_instances() > PAGE as u64 {
+        if view.known_instances() > PAGE {
             return None;
         }
-        let (page, _) = render_page(view, &Filter::default(), None, usize::MAX);
-        let body = Bytes::from([b"[", page.as_slice(), b"]"].concat());
+        let mut out = vec![b'['];
+        Slice { filter: &Filter::default(), after: None, limit: usize::MAX, any_before: false }.render(view, &mut out);
+        out.push(b']');
+        let body = Bytes::from(out);
         *listing = Listing { version: view.version(), body: Some(body.clone()) };
         Some(body)
     });
     drop(listing);
     match rendered {
         Some(body) => (JSON, body).into_response(),
-        None => stream(app, Filter::default(), None),
+        None => stream(Slices::new(app, Filter::default(), None)),
     }
 }
 
-fn page(app: &App, wanted: &Wanted) -> Response {
-    let Some(limit) = wanted.limit.filter(|limit| *limit <= PAGE) else {
-        if wanted.limit.is_none() {
-            return stream(app, wanted.filter.clone(), wanted.after);
-        }
-        return page(app, &Wanted { filter: wanted.filter.clone(), after: wanted.after, limit: Some(PAGE) });
-    };
-    let (page, last) = app.captain.fleet().read(|view| render_page(view, &wanted.filter, wanted.after, limit));
-    let mut response = (JSON, [b"[", page.as_slice(), b"]"].concat()).into_response();
-    if let Some(link) = last.and_then(|last| next_link(wanted, limit, last)) {
+async fn page(app: &App, wanted: Wanted, limit: usize) -> Response {
+    let limit = limit.min(PAGE);
+    let mut slices = Slices::new(app, wanted.filter, wanted.after);
+    let mut out = vec![b'['];
+    while slices.rendered < limit && !slices.ended {
+        slices.next(SLICE.min(limit - slices.rendered), &mut out).await;
+    }
+    out.push(b']');
+    let link = if slices.ended { None } else { slices.after.and_then(|last| next_link(&slices.filter, limit, last)) };
+    let mut response = (JSON, out).into_response();
+    if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
     }
     response
 }
 
-fn next_link(wanted: &Wanted, limit: usize, last: InstanceId) -> Option<HeaderValue> {
+fn next_link(filter: &Filter, limit: usize, last: InstanceId) -> Option<HeaderValue> {
     let mut link = format!("</instances/?limit={limit}&after={last}");
-    let state = match wanted.filter.state {
+    let state = match filter.state {
         StateFilter::Running => None,
         StateFilter::All => Some("all"),
         StateFilter::Unknown => Some("unknown"),
         StateFilter::Only(state) => Some(state.word()),
     };
-    let pairs = [("app", wanted.filter.app.as_deref()), ("node", wanted.filter.node.as_deref()), ("state", state)];
+    let pairs = [("app", filter.app.as_deref()), ("node", filter.node.as_deref()), ("state", state)];
     for (name, value) in pairs {
         if let Some(value) = value {
             // Names that Captain takes need no escaping; others fit no instance, and have no next page.
@@ -176,49 +189,74 @@ fn next_link(wanted: &Wanted, limit: usize, last: InstanceId) -> Option<HeaderVa
     HeaderValue::from_str(&link).ok()
 }
 
-/// One page, without its brackets, and the id to go on after where there may be more.
-fn render_page(view: &View, filter: &Filter, after: Option<InstanceId>, limit: usize) -> (Vec<u8>, Option<InstanceId>) {
-    let mut out = Vec::with_capacity(512 * limit.min(64));
-    let last = view.page(filter, after, limit, |instance| {
-        if !out.is_empty() {
-            out.push(b',');
-        }
-        // Plain text and numbers written to memory: it does not fail.
-        let _ = serde_json::to_writer(&mut out, &InstanceJson { instance, listed: true });
-    });
-    (out, last)
+/// Which instances to render in one look.
+struct Slice<'a> {
+    filter: &'a Filter,
+    after: Option<InstanceId>,
+    limit: usize,
+    /// Whether the list has instances already, so that a comma comes first.
+    any_before: bool,
 }
 
-/// A listing of any length in bounded memory: one page at a time, each made when the client has taken the one before.
-fn stream(app: &App, filter: Filter, after: Option<InstanceId>) -> Response {
-    enum At {
-        Beginning,
-        After(InstanceId, bool),
-        End,
+impl Slice<'_> {
+    /// Appends them. Answers how many, and the id to go on after where there may be more.
+    fn render(&self, view: &View, out: &mut Vec<u8>) -> (usize, Option<InstanceId>) {
+        let mut rendered = 0;
+        let last = view.page(self.filter, self.after, self.limit, |instance| {
+            if self.any_before || rendered > 0 {
+                out.push(b',');
+            }
+            // Plain text and numbers written to memory: it does not fail.
+            let _ = serde_json::to_writer(&mut *out, &InstanceJson { instance, listed: true });
+            rendered += 1;
+        });
+        (rendered, last)
     }
-    let (captain, start) = (app.captain.clone(), after);
-    let pages = futures_util::stream::unfold(At::Beginning, move |at| {
-        let (after, any_before) = match at {
-            At::Beginning => (start, false),
-            At::After(after, any) => (Some(after), any),
-            At::End => return futures_util::future::ready(None),
-        };
-        let (page, last) = captain.fleet().read(|view| render_page(view, &filter, after, PAGE));
-        let mut out = Vec::with_capacity(page.len() + 2);
-        match at {
-            At::Beginning => out.push(b'['),
-            _ if any_before && !page.is_empty() => out.push(b','),
-            _ => {}
+}
+
+/// A listing of any length, slice by slice: between two looks others have the view, and the thread.
+struct Slices {
+    captain: Captain,
+    filter: Filter,
+    after: Option<InstanceId>,
+    rendered: usize,
+    ended: bool,
+}
+
+impl Slices {
+    fn new(app: &App, filter: Filter, after: Option<InstanceId>) -> Self {
+        Self { captain: app.captain.clone(), filter, after, rendered: 0, ended: false }
+    }
+
+    async fn next(&mut self, limit: usize, out: &mut Vec<u8>) {
+        let slice = Slice { filter: &self.filter, after: self.after, limit, any_before: self.rendered > 0 };
+        let (rendered, last) = self.captain.fleet().read(|view| slice.render(view, out));
+        self.rendered += rendered;
+        self.ended = last.is_none();
+        self.after = last.or(self.after);
+        yield_now().await;
+    }
+}
+
+/// A listing in bounded memory: each slice is made when the client has taken the one before.
+fn stream(slices: Slices) -> Response {
+    let first = Bytes::from_static(b"[");
+    let parts = futures_util::stream::unfold((slices, Some(first)), async |(mut slices, first)| {
+        if let Some(first) = first {
+            return Some((Ok::<_, std::convert::Infallible>(first), (slices, None)));
         }
-        let any = any_before || !page.is_empty();
-        out.extend(page);
-        let next = last.map_or(At::End, |last| At::After(last, any));
-        if matches!(next, At::End) {
+        if slices.ended {
+            return None;
+        }
+        let mut out = Vec::with_capacity(SLICE * 512);
+        slices.next(SLICE, &mut out).await;
+        if slices.ended {
             out.push(b']');
         }
-        futures_util::future::ready(Some((Ok::<_, std::convert::Infallible>(Bytes::from(out)), next)))
+        Some((Ok(Bytes::from(out)), (slices, None)))
     });
-    (JSON, Body::from_stream(pages)).into_response()
+    // Compression asks once more after the end.
+    (JSON, Body::from_stream(parts.fuse())).into_response()
 }
 
 /// The id in a path. What is no text there is no id either.

@@ -19,7 +19,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -27,6 +27,8 @@ use axum::{Json, Router};
 use captain_api::{CacheInfo, Code};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -39,6 +41,10 @@ const OPERATION: HeaderName = HeaderName::from_static("captain-operation");
 
 /// Readers of logs at once: each holds a connection to an engine.
 const LOG_READERS: usize = 512;
+
+/// The shortest answer that is compressed for a client that takes it so, in bytes: some 250 instances. For a shorter one the
+/// compression would take more time than a local network. One whose length is not known, a stream, is a long one.
+const COMPRESSED_FROM: u64 = 128 * 1024;
 
 /// What every handler can reach. A cheap clone.
 #[derive(Clone)]
@@ -137,8 +143,18 @@ pub fn router(captain: Captain, hostname: String) -> Router {
             ApiError::new(Code::MethodNotAllowed, format!("{method} cannot be done on {path}")).help("see /docs")
         })
         .layer(middleware::from_fn(no_sniffing))
+        .layer(
+            CompressionLayer::new()
+                .quality(CompressionLevel::Fastest)
+                .compress_when(SizeAbove::new(COMPRESSED_FROM).and(is_json)),
+        )
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(app)
+}
+
+/// Lines of a log must not wait for a block to fill.
+fn is_json(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json")
 }
 
 /// Instances write what is in logs and environments: no browser is to take it for a page.
@@ -181,8 +197,8 @@ async fn cache_info(axum::extract::State(app): axum::extract::State<App>) -> Jso
 /// What is known stays until the engines have answered.
 #[utoipa::path(delete, path = "/cache", tag = "captain", responses((status = 200, description = "`null`")))]
 async fn cache_clear(axum::extract::State(app): axum::extract::State<App>) -> Json<()> {
-    app.captain.fleet().write(crate::fleet::View::doubt_everything);
     for node in app.captain.nodes() {
+        app.captain.fleet().write(|view| view.doubt(node.engine.node()));
         node.poke.notify_one();
     }
     Json(())

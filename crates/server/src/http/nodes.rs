@@ -5,8 +5,13 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use captain_api::{Code, ErrorBody, Node};
 
+use tokio::task::yield_now;
+
 use super::error::ApiError;
 use super::{App, render};
+
+/// Nodes rendered in one look at the view. Thousands in one would keep its writers waiting, and behind them its readers.
+const SLICE: usize = 256;
 
 /// The nodes
 ///
@@ -14,7 +19,16 @@ use super::{App, render};
 #[utoipa::path(get, path = "/nodes/", tag = "nodes", responses((status = 200, description = "The nodes", body = Vec<Node>)))]
 pub(super) async fn list(State(app): State<App>) -> Json<Vec<Node>> {
     let now = app.captain.now();
-    Json(app.captain.fleet().read(|view| view.nodes().map(|node| render::node(node, now)).collect()))
+    let (mut nodes, mut place) = (Vec::new(), Some(0));
+    while let Some(from) = place {
+        app.captain.fleet().read(|view| {
+            let mut rest = view.nodes_from(from);
+            nodes.extend(rest.by_ref().take(SLICE).map(|(_, node)| render::node(node, now)));
+            place = rest.next().map(|(place, _)| place);
+        });
+        yield_now().await;
+    }
+    Json(nodes)
 }
 
 /// One node

@@ -1,0 +1,111 @@
+//! Where rows are, in the order of their ids.
+//!
+//! An entry keeps the first 8 bytes of an id and not all 32: the rest is in the row that it leads to. For two million instances, each
+//! in two indexes, that is 80 MB less. Ids are hashes, so that the first bytes all but decide; where chance or malice makes two
+//! of them equal, the rows are asked.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::iter::Peekable;
+use std::ops::Bound;
+
+use captain_domain::InstanceId;
+
+use super::table::{Key, Row};
+
+/// Bytes, so that entries need no padding: 12 of them each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    head: [u8; 8],
+    key: [u8; 4],
+}
+
+impl Entry {
+    fn new(id: &InstanceId, key: Key) -> Self {
+        Self { head: head(id), key: key.0.to_be_bytes() }
+    }
+
+    const fn key(self) -> Key {
+        Key(u32::from_be_bytes(self.key))
+    }
+}
+
+fn head(id: &InstanceId) -> [u8; 8] {
+    let mut head = [0; 8];
+    head.copy_from_slice(&id.as_bytes()[..8]);
+    head
+}
+
+/// Keys of rows, in the order of the rows' ids.
+#[derive(Debug, Default)]
+pub(super) struct Index(BTreeSet<Entry>);
+
+impl Index {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, id: &InstanceId, key: Key) {
+        self.0.insert(Entry::new(id, key));
+    }
+
+    pub(super) fn remove(&mut self, id: &InstanceId, key: Key) {
+        self.0.remove(&Entry::new(id, key));
+    }
+
+    /// The key of the row with this id.
+    pub(super) fn find<'a>(&self, id: &InstanceId, row: impl Fn(Key) -> Option<&'a Row>) -> Option<Key> {
+        let span = Entry { head: head(id), key: [0; 4] }..=Entry { head: head(id), key: [u8::MAX; 4] };
+        self.0.range(span).map(|entry| entry.key()).find(|key| row(*key).is_some_and(|row| row.id == *id))
+    }
+
+    /// The rows from one on, in the order of their ids.
+    pub(super) fn rows_from<'a>(
+        &'a self,
+        from: Bound<InstanceId>,
+        row: impl Fn(Key) -> Option<&'a Row>,
+    ) -> impl Iterator<Item = &'a Row> {
+        let first = match &from {
+            Bound::Included(id) | Bound::Excluded(id) => Entry { head: head(id), key: [0; 4] },
+            Bound::Unbounded => Entry { head: [0; 8], key: [0; 4] },
+        };
+        let rows = InOrder { entries: self.0.range(first..).peekable(), alike: Vec::new(), row };
+        rows.skip_while(move |row| match &from {
+            Bound::Included(id) => row.id < *id,
+            Bound::Excluded(id) => row.id <= *id,
+            Bound::Unbounded => false,
+        })
+    }
+}
+
+/// Rows by entries in order. Those whose ids begin alike are put in order when they are reached.
+struct InOrder<'a, I: Iterator<Item = &'a Entry>, F> {
+    entries: Peekable<I>,
+    /// The rest of the rows that began alike, the last first.
+    alike: Vec<&'a Row>,
+    row: F,
+}
+
+impl<'a, I: Iterator<Item = &'a Entry>, F: Fn(Key) -> Option<&'a Row>> Iterator for InOrder<'a, I, F> {
+    type Item = &'a Row;
+
+    fn next(&mut self) -> Option<&'a Row> {
+        if let Some(row) = self.alike.pop() {
+            return Some(row);
+        }
+        let first = self.entries.next()?;
+        if self.entries.peek().is_none_or(|next| next.head != first.head) {
+            return (self.row)(first.key());
+        }
+        self.alike.extend((self.row)(first.key()));
+        while let Some(next) = self.entries.next_if(|next| next.head == first.head) {
+            self.alike.extend((self.row)(next.key()));
+        }
+        self.alike.sort_unstable_by_key(|row| Reverse(row.id));
+        self.alike.pop()
+    }
+}
