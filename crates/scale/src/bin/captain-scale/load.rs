@@ -1,0 +1,44 @@
+//! A captain finds a large fleet: how long that takes, and what it holds in memory.
+
+use captain_scale::engines::Plan;
+use captain_scale::figures::Report;
+
+use crate::process;
+use crate::stage::{self, Stage};
+
+/// The fleet of the promises.
+pub(crate) const NODES: u32 = 6_100;
+pub(crate) const INSTANCES: u64 = 2_000_000;
+
+/// MiB, resident, with all of it in the view.
+const RESIDENT: f64 = 600.0;
+
+/// As many as are promised, or as the caller wants to try it with.
+pub(crate) fn size() -> (u32, u64) {
+    let given = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let nodes = given("SCALE_NODES").map_or(NODES, |nodes| u32::try_from(nodes).unwrap());
+    (nodes, given("SCALE_INSTANCES").unwrap_or(INSTANCES))
+}
+
+pub(crate) async fn load(report: &mut Report) -> Stage {
+    let (nodes, instances) = size();
+    report.section(&format!("load: {nodes} nodes with {instances} instances are there when a captain starts"));
+    let engines = stage::engines(Plan::of(nodes, instances)).await;
+    let (stage, ready) = Stage::up(&engines).await;
+    report.note("all nodes healthy, all instances with details, s", format!("{:.1}", ready.took.as_secs_f64()));
+    let each = ready.cpu.as_secs_f64() * 1e6 / instances as f64;
+    report
+        .note("processor time of the captain, s", format!("{:.1}; {each:.1} µs an instance", ready.cpu.as_secs_f64()));
+    let counted = engines.counted();
+    report
+        .note("inspections, listings by the engines' count", format!("{}, {}", counted.inspections, counted.listings));
+    let loaded = stage.rss();
+    stage.rest(0.5, std::time::Duration::from_secs(20)).await;
+    let resident = stage.rss();
+    let greatest = process::memory(stage.pid(), "VmHWM");
+    let shown = format!("{resident:.0} ({loaded:.0} when it was ready, {greatest:.0} at the most)");
+    report.at_most("resident, MiB", resident, RESIDENT, shown);
+    report.note("connections that it keeps", engines.counted().connections);
+    report.note("complaints in its log", stage.captain.logs().lines().count());
+    stage
+}

@@ -1,0 +1,32 @@
+//! Thousands of simulated engines that speak Docker's HTTP API, in one process, for the real server in another.
+//!
+//! - `engines`: the engines. What each container is follows from its engine and its number, so two million of them take next to no
+//!   memory; kept is only what changed.
+//! - `client`: a keep-alive client with a clock.
+//! - `figures`: what was measured, and whether it is what was promised.
+//!
+//! `captain-scale` is the benchmark. Its figures are of *simulated engines* and say so: they measure Captain, not Docker.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a tool for tests and benchmarks: a panic is how it reports, and its output is its purpose"
+)]
+
+pub mod client;
+pub mod engines;
+pub mod figures;
+
+/// Raises this process's limit of open files as far as `wanted`; root may go beyond what it was given.
+pub fn allow_open_files(wanted: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.map_or(wanted, |maximum| maximum.max(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: Some(most) });
+    if raised.is_err() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+    }
+}
