@@ -180,38 +180,6 @@ async fn an_engine_that_is_not_well_is_shown_as_such_and_takes_no_starts() {
     assert_eq!(captain.node(&well.name).await["state"], "healthy");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_get_makes_no_engine_call() {
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let wire = Proxy::to(node.engine_address()).await;
-    let captain = Settings::of(&lease).set("DOCKER_NODES", format!("{}={}", node.name, wire.uri())).start().await;
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
-    let id = id(&captain.started("idle", &node.name, &slug).await);
-    // A watcher's own calls go on; they are a few a second at most, and there are a thousand reads in far less than that.
-    let quiet = eventually("the watcher to come to rest", Duration::from_secs(10), || async {
-        let before = wire.bytes_sent();
-        let _ = captain.get("/nodes/").await;
-        (wire.bytes_sent() == before).then_some(before)
-    })
-    .await;
-    for _ in 0..200 {
-        for path in [
-            "/instances/",
-            "/nodes/",
-            "/instances_summary/",
-            "/cache",
-            &format!("/instances/{id}"),
-            &format!("/nodes/{}", node.name),
-        ] {
-            let _ = captain.get(path).await.expect(200);
-        }
-    }
-    let sent = wire.bytes_sent() - quiet;
-    assert!(sent < 20_000, "1,200 reads made Captain send {sent} bytes to the engine: a call takes over 100");
-}
-
 /// Fault 1 and 2 of ENGINES.md: the engine did it, and the answer was lost.
 async fn an_answer_is_lost(method: &str, path: &str) {
     let lease = lease_on_tcp(1).await;

@@ -9,6 +9,7 @@
 )]
 
 mod adoption;
+mod calls;
 mod capacity;
 mod claims;
 mod cli;

@@ -30,12 +30,6 @@ impl Report {
         self.judge(name, shown, &format!("at least {bound}"), value >= bound);
     }
 
-    /// A count that must be as promised.
-    pub(crate) fn exactly(&mut self, name: &str, counted: &[String], promised: &[&str]) {
-        let shown = if counted.is_empty() { "none".to_owned() } else { counted.join(" ") };
-        self.judge(name, &shown, &format!("exactly {}", promised.len()), counted == promised);
-    }
-
     fn judge(&mut self, name: &str, shown: &str, bound: &str, held: bool) {
         println!("  {name:<46} {shown}   [{bound}: {}]", if held { "held" } else { "MISSED" });
         if !held {

@@ -2,7 +2,7 @@
 //!
 //! Milliseconds say little on a machine that others use too. So every figure stands beside its yardstick: the least that anybody
 //! could do for the same result, done in the same minute, in turns. The ratio of the two is what is promised. Where a promise is a
-//! rate, the yardstick tells whether it was Captain or the machine that was slow. What can be counted is counted instead.
+//! rate, the yardstick tells whether it was Captain or the machine that was slow. What can be counted is counted by tests.
 //!
 //! ```text
 //! cargo build --release -p captain && cargo run --release -p captain-e2e --bin captain-bench
@@ -19,7 +19,6 @@
     reason = "a benchmark may fail, and its output is its purpose"
 )]
 
-mod calls;
 mod changes;
 mod figures;
 mod hundred;
@@ -36,7 +35,7 @@ use figures::Report;
 use hundred::Hundred;
 
 /// The sections, in the order in which they run.
-const SECTIONS: [&str; 6] = ["calls", "start", "stop", "parallel", "memory", "read"];
+const SECTIONS: [&str; 5] = ["start", "stop", "parallel", "memory", "read"];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -67,9 +66,6 @@ fn main() -> ExitCode {
 }
 
 async fn run(report: &mut Report, wanted: impl Fn(&str) -> bool) {
-    if wanted("calls") {
-        calls::count(report).await;
-    }
     if wanted("start") {
         changes::start(report).await;
     }
