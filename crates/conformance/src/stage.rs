@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use captain_domain::claim::AttemptId;
 use captain_domain::label::Labels;
 use captain_domain::{AppName, Environment, Instance, InstanceId, OperationId, Slots, SlugUri, State};
 use captain_server::engine::{CreateSpec, Engine, ErrorKind, Inspected, Logs, Output, Sighting};
@@ -55,6 +56,7 @@ impl Stage {
                 slots: Slots(2),
                 slug_uri: SlugUri::parse(&slug).unwrap(),
                 operation,
+                attempt: Some(AttemptId::from_random(rand::random())),
             },
             environment: [("PORT", "8080"), ("SLUG_URL", slug.as_str())].into_iter().collect(),
             hostname: None,

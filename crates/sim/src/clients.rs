@@ -1,5 +1,6 @@
-//! Clients: they start and stop instances through any captain, try again when they are not answered, and sometimes misuse an
-//! operation's id. What they are answered is what the world holds the captains to.
+//! Clients: they start and stop instances through any captain. One that is not answered soon enough gives its operation again, to any
+//! captain, while the first may still be at it; some ask several at once; and some misuse an operation's id. What they are answered is
+//! what the world holds the captains to.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use captain_server::engine::ErrorKind;
 use captain_server::fleet::{Filter, StateFilter};
 use rand::Rng;
 use rand::seq::IndexedRandom;
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::crew::{Crew, Process};
 use crate::plan::DEADLINE;
@@ -38,20 +41,25 @@ pub(crate) enum Answer {
     HungUp,
 }
 
-/// One client, until it is dropped.
+/// One client, until it is dropped or faults have ended and all that it asked for is answered.
 pub(crate) async fn client(world: Arc<World>, crew: Arc<Crew>) {
     let pace = world.with(|state| state.plan.pace);
+    // Starts whose answer it does not wait for any more: its captain does not know, and goes on.
+    let mut given_up = JoinSet::new();
     loop {
         sleep(world.between(Duration::from_millis(1), pace)).await;
         if !world.with(|state| state.faulty) {
-            return;
+            break;
         }
         match world.with(|state| state.chance.random_range(0..100)) {
-            0..60 => start_somewhere(&world, &crew).await,
-            60..62 => misuse(&world, &crew).await,
+            0..56 => start_somewhere(&world, &crew, &mut given_up).await,
+            56..60 => ask_several(&world, &crew).await,
+            60..63 => misuse(&world, &crew).await,
             _ => stop_something(&world, &crew).await,
         }
+        while given_up.try_join_next().is_some() {}
     }
+    while given_up.join_next().await.is_some() {}
 }
 
 /// What a client asks for.
@@ -79,25 +87,59 @@ fn any_order(world: &World) -> (usize, Order) {
     (node, order(world, node, Slots(slots)))
 }
 
-async fn start_somewhere(world: &World, crew: &Crew) {
+async fn start_somewhere(world: &Arc<World>, crew: &Crew, given_up: &mut JoinSet<()>) {
     let (node, order) = any_order(world);
-    for _ in 0..3 {
-        let again = match ask_to_start(world, &crew.any(), node, order.clone()).await {
-            Answer::Running | Answer::Refused(StartError::OverCapacity { .. }) => false,
-            Answer::Refused(_) | Answer::HungUp => true,
+    for _ in 0..4 {
+        let patience = world.with(|state| {
+            let impatient = state.chance.random_bool(0.3);
+            if impatient { state.millis(20, 6_000) } else { START_WITHIN * 2 }
+        });
+        let (answer, heard) = oneshot::channel();
+        let (asked, process, order) = (Arc::clone(world), crew.any(), order.clone());
+        given_up.spawn(async move {
+            // Nobody listens any more where the client has given up.
+            let _ = answer.send(ask_to_start(&asked, &process, node, order).await);
+        });
+        let again = match timeout(patience, heard).await {
+            Ok(Ok(Answer::Running | Answer::Refused(StartError::OverCapacity { .. } | StartError::Done { .. }))) => {
+                false
+            }
+            Ok(Ok(Answer::Refused(_) | Answer::HungUp) | Err(_)) => true,
+            Err(_) => {
+                world.with(|state| state.count("client gave up waiting"));
+                true
+            }
         };
-        if !again || world.with(|state| !state.faulty || state.chance.random_bool(0.4)) {
+        if !again || world.with(|state| !state.faulty || state.chance.random_bool(0.3)) {
             return;
         }
     }
 }
 
-/// Two starts with one operation id, of different apps.
+/// One start, asked of several captains at once: what a load balancer does that does not like to wait.
+async fn ask_several(world: &Arc<World>, crew: &Crew) {
+    let (node, order) = any_order(world);
+    let mut asking = JoinSet::new();
+    for _ in 0..world.with(|state| state.chance.random_range(2..=4)) {
+        let (world, process, order) = (Arc::clone(world), crew.any(), order.clone());
+        asking.spawn(async move {
+            sleep(world.between(Duration::ZERO, Duration::from_millis(300))).await;
+            ask_to_start(&world, &process, node, order).await;
+        });
+    }
+    while asking.join_next().await.is_some() {}
+}
+
+/// Two starts with one operation id, of different apps, or on different nodes.
 async fn misuse(world: &World, crew: &Crew) {
     let (node, order) = any_order(world);
-    let other = Order { app: AppName::trusted("other"), ..order.clone() };
+    let (elsewhere, id) = world.with(|state| {
+        let elsewhere = state.chance.random_range(0..state.nodes.len());
+        (elsewhere, state.nodes[elsewhere].id.clone())
+    });
+    let other = Order { app: AppName::trusted("other"), node: id, ..order.clone() };
     let (one, two) = (crew.any(), crew.any());
-    tokio::join!(ask_to_start(world, &one, node, order), ask_to_start(world, &two, node, other));
+    tokio::join!(ask_to_start(world, &one, node, order), ask_to_start(world, &two, elsewhere, other));
 }
 
 /// Asks a captain for an instance, and holds it to what it answers.
@@ -174,7 +216,7 @@ async fn stop_something(world: &World, crew: &Crew) {
     ask_to_stop(world, &process, id).await;
 }
 
-async fn ask_to_stop(world: &World, process: &Process, id: InstanceId) {
+pub(crate) async fn ask_to_stop(world: &World, process: &Process, id: InstanceId) {
     let number = process.number;
     world.with(|state| {
         state.say(format_args!("client asks captain {number} to stop {}", id.short()));

@@ -115,7 +115,7 @@ impl Life {
         self.vitals().paused
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         self.vitals().pulse = Pulse::Dead;
         self.0.changed.notify_waiters();
     }

@@ -4,12 +4,14 @@
 //! whether or not anybody still waits. Each call has its fate drawn before it is sent: whole, or with an outcome that the caller
 //! does not learn, done all the same or not or later.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use captain_domain::claim::AttemptId;
 use captain_domain::{InstanceId, NodeId, OperationId, State as Doing};
 use captain_server::engine::{
     CreateSpec, Engine, EngineError, ErrorKind, Facts, Hints, Inspected, Logs, Owner, Preparation, Progress, Result,
@@ -21,9 +23,9 @@ use rand::seq::IndexedRandom;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::crew::Life;
+use crate::crew::{Life, Pulse};
 use crate::plan::{DEADLINE, Mutation, PREPARATION};
-use crate::world::{Daemon, Outcome, Reach, World};
+use crate::world::{Daemon, Node, Outcome, Reach, World};
 
 /// One captain's engine on one node.
 pub(crate) struct SimEngine {
@@ -32,6 +34,8 @@ pub(crate) struct SimEngine {
     captain: usize,
     id: NodeId,
     mutation: Mutation,
+    /// The attempts that were made through this, by operation: for [`Mutation::NoAttempt`].
+    attempts: Mutex<BTreeMap<OperationId, AttemptId>>,
 }
 
 /// The engine's side: what goes on although the captain is gone.
@@ -86,14 +90,19 @@ impl Side {
 
     /// Waits until nothing holds the container's lock.
     async fn unstuck(&self, id: InstanceId) -> Outcome<()> {
+        self.until_not(|node| node.containers.get(&id).is_some_and(|container| container.stuck)).await
+    }
+
+    /// Waits until no container's lock holds the listing up.
+    async fn listable(&self) -> Outcome<()> {
+        self.until_not(|node| node.listing_stuck).await
+    }
+
+    async fn until_not(&self, held: impl Fn(&Node) -> bool) -> Outcome<()> {
         let boot = self.world.with(|state| state.nodes[self.node].boot);
         loop {
             let changed = self.world.changed.notified();
-            let stuck = self.world.with(|state| {
-                let container = state.nodes[self.node].containers.get(&id);
-                container.is_some_and(|container| container.stuck)
-            });
-            if !stuck {
+            if !self.world.with(|state| held(&state.nodes[self.node])) {
                 let stands = self.awake(boot).await;
                 return if stands { Ok(()) } else { Err((ErrorKind::Interrupted, "the daemon went down")) };
             }
@@ -197,7 +206,19 @@ impl SimEngine {
     pub(crate) fn new(world: &Arc<World>, life: &Life, captain: usize, seat: usize, node: usize, id: NodeId) -> Self {
         let mutation = world.with(|state| state.plan.mutation);
         let side = Side { world: Arc::clone(world), seat, node };
-        Self { side, life: life.clone(), captain, id, mutation }
+        Self { side, life: life.clone(), captain, id, mutation, attempts: Mutex::default() }
+    }
+
+    /// Between two steps: here a captain dies, or is stopped for a while.
+    async fn gate(&self) {
+        let now = self.side.world.with(|state| state.now());
+        match self.side.world.with(|state| state.step(self.captain, self.side.seat)) {
+            Some(Pulse::Dead) => self.life.end(),
+            Some(_) => self.life.pause(now),
+            None => return self.life.gate().await,
+        }
+        self.side.world.struck.notify_one();
+        self.life.gate().await;
     }
 
     fn failed(&self, attempted: &'static str, kind: ErrorKind, message: &str) -> EngineError {
@@ -213,7 +234,7 @@ impl SimEngine {
         patience: Duration,
         work: impl Future<Output = Outcome<T>> + Send + 'static,
     ) -> Result<T> {
-        self.life.gate().await;
+        self.gate().await;
         let reach = self.side.world.with(|state| state.reach(self.side.seat, self.side.node));
         let outcome = match reach {
             Reach::Open => {
@@ -240,7 +261,7 @@ impl SimEngine {
                 Err((ErrorKind::Unreachable, "no connection in time"))
             }
         };
-        self.life.gate().await;
+        self.gate().await;
         outcome.map_err(|(kind, message)| self.failed(attempted, kind, message))
     }
 
@@ -250,11 +271,23 @@ impl SimEngine {
             && matches!(&sighting.owner, Owner::Captain(labels) if !own.contains(&labels.operation))
     }
 
+    /// With attempts taken out, what carries an operation of this captain's looks as if this captain had made it.
+    fn relabel(&self, sighting: &mut Sighting) {
+        if self.mutation != Mutation::NoAttempt {
+            return;
+        }
+        if let Owner::Captain(labels) = &mut sighting.owner {
+            let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+            labels.attempt = attempts.get(&labels.operation).copied().or(labels.attempt);
+        }
+    }
+
     async fn sightings(&self, attempted: &'static str) -> Result<Vec<Sighting>> {
         let side = self.side.clone();
         let captain = self.captain;
         let (mut sightings, own) = self
             .call(attempted, DEADLINE, async move {
+                side.listable().await?;
                 Ok(side.world.with(|state| {
                     let made = state.nodes[side.node].containers.iter();
                     let own: Vec<InstanceId> =
@@ -272,6 +305,7 @@ impl SimEngine {
             })
             .collect();
         sightings.retain(|sighting| !self.hidden(sighting, &operations));
+        sightings.iter_mut().for_each(|sighting| self.relabel(sighting));
         Ok(sightings)
     }
 }
@@ -324,6 +358,9 @@ impl Engine for SimEngine {
         self.call("prepare the runner image", PREPARATION, async move {
             let (takes, fails) = side.world.with(|state| (state.millis(200, 3_000), state.unlucky(30)));
             side.take(takes).await?;
+            if side.world.with(|state| state.nodes[side.node].disk_full) {
+                return Err((ErrorKind::NoSpace, "no space left on device"));
+            }
             if fails {
                 return Err((ErrorKind::ImageUnavailable, "manifest unknown"));
             }
@@ -338,6 +375,9 @@ impl Engine for SimEngine {
 
     async fn create(&self, spec: &CreateSpec) -> Result<InstanceId> {
         let (side, spec, captain) = (self.side.clone(), spec.clone(), self.captain);
+        if let Some(attempt) = spec.labels.attempt {
+            self.attempts.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.labels.operation, attempt);
+        }
         self.call("create a container", DEADLINE, async move {
             let takes = side.world.with(|state| state.millis(5, 60) * state.nodes[side.node].slowness);
             side.take(takes).await?;

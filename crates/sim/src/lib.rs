@@ -7,7 +7,7 @@
 //! - `plan`: what a seed draws. `weather`: the faults as they come. `clients`: who starts and stops instances.
 //! - `world`: the engines' own truth, where each change is one instant, and where each instant is checked.
 //! - `engine`: a captain's way to an engine, on which calls, answers and captains get lost.
-//! - `verdict`: what must hold when the faults have ended.
+//! - `verdict`: what must hold when the faults have ended. `strike`: one start and one stop, broken off at each step in turn.
 //!
 //! The world is told what clients were answered, and it is asked what engines hold; no captain's memory is ever evidence.
 
@@ -16,11 +16,12 @@ mod crew;
 mod engine;
 mod plan;
 mod run;
+mod strike;
 mod trace;
 mod verdict;
 mod weather;
 mod world;
 
-pub use plan::{Mutation, Plan, Scenario};
+pub use plan::{Mutation, Plan, Scenario, Strike};
 pub use run::{Report, run};
 pub use world::Violation;

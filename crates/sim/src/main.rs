@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use captain_sim::{Mutation, Plan, Report, Scenario, run};
+use captain_sim::{Mutation, Plan, Report, Scenario, Strike, run};
 use clap::Parser;
 
 /// Captain's production code over simulated engines, in virtual time
@@ -25,12 +25,30 @@ struct Args {
     /// No faults: sixteen captains, and far more starts than slots
     #[arg(long)]
     rush: bool,
+    /// Nothing but one start and one stop: the captain dies before this step
+    #[arg(long, conflicts_with = "rush", requires = "seed")]
+    strike: Option<u64>,
+    /// The steps of the stop are counted, not those of the start
+    #[arg(long, requires = "strike")]
+    in_stop: bool,
+    /// The captain is only stopped for a while
+    #[arg(long, requires = "strike")]
+    pause: bool,
+    /// The engine keeps no names
+    #[arg(long, requires = "strike")]
+    nameless: bool,
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 fn main() -> ExitCode {
     let args = Args::parse();
-    let scenario = if args.rush { Scenario::Rush } else { Scenario::Anything };
+    let scenario = match args.strike {
+        Some(step) => {
+            Scenario::Strike(Strike { step, in_stop: args.in_stop, pause: args.pause, names: !args.nameless })
+        }
+        None if args.rush => Scenario::Rush,
+        None => Scenario::Anything,
+    };
     let play = |seed, readable| run(Plan::draw(seed, scenario, args.mutation), scenario, readable);
     if let Some(seed) = args.seed {
         return match play(seed, true) {

@@ -16,7 +16,7 @@ use crate::clients::{self, Answer};
 use crate::crew::Crew;
 use crate::plan::{CONVERGENCE, Plan, Scenario};
 use crate::world::{Kind, Violation, World};
-use crate::{verdict, weather};
+use crate::{strike, verdict, weather};
 
 /// What came of a run.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ async fn play(world: Arc<World>, scenario: Scenario) {
     }
     let mut faults = JoinSet::new();
     faults.spawn(weather::blow(Arc::clone(&world), Arc::clone(&crew)));
+    faults.spawn(weather::tend(Arc::clone(&world), Arc::clone(&crew)));
     let doubting = async {
         tokio::select! {
             biased;
@@ -81,6 +82,7 @@ async fn play(world: Arc<World>, scenario: Scenario) {
     match scenario {
         Scenario::Anything => doubting.await,
         Scenario::Rush => rush(&world, &crew).await,
+        Scenario::Strike(strike) => strike::play(&world, &crew, strike).await,
     }
     faults.shutdown().await;
     weather::clear_up(&world, &crew);

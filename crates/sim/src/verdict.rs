@@ -111,9 +111,36 @@ fn shown(instance: &captain_server::fleet::InstanceRef<'_>) -> Shown {
     }
 }
 
+/// One start that two captains are asked for at the same time is carried out by one of them: neither by both nor, each giving way to the
+/// other, by none.
+async fn twice(world: &World, crew: &Crew, node: usize) {
+    let all = crew.all();
+    let free = world.with(|state| state.nodes[node].running() < state.nodes[node].total);
+    if all.len() < 2 || !free {
+        return;
+    }
+    let order = order(world, node, Slots(1));
+    let (one, two) = (&all[0], &all[all.len() - 1]);
+    let answers =
+        tokio::join!(ask_to_start(world, one, node, order.clone()), ask_to_start(world, two, node, order.clone()));
+    let gives_way = |answer: &Answer| matches!(answer, Answer::Refused(StartError::InProgress(_)));
+    match answers {
+        (Answer::Running, Answer::Running) => {
+            world.violate("I3", "one operation was carried out twice".to_owned());
+        }
+        (one, two) if gives_way(&one) && gives_way(&two) => {
+            world.violate("rush", "two captains that were given one operation both gave way".to_owned());
+        }
+        _ => world.with(|state| state.count("one start asked of two")),
+    }
+    // Events reach the other captains.
+    sleep(Duration::from_millis(200)).await;
+}
+
 /// Every node can be filled to its last slot, and no further: no slot was leaked, and none is counted twice.
 pub(crate) async fn fill(world: &World, crew: &Crew) {
     for node in 0..world.with(|state| state.nodes.len()) {
+        twice(world, crew, node).await;
         let mut patience = 30;
         loop {
             let (running, total) = world.with(|state| (state.nodes[node].running(), state.nodes[node].total));

@@ -9,7 +9,7 @@ use rand::seq::IndexedRandom;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::crew::Crew;
+use crate::crew::{Crew, Pulse};
 use crate::world::{Cut, Daemon, Kind, World};
 
 /// What can befall the fleet.
@@ -100,9 +100,33 @@ pub(crate) async fn blow(world: Arc<World>, crew: Arc<Crew>) {
     }
 }
 
+/// Looks after captains that were struck between two steps: the dead are replaced, the others go on, after a while.
+pub(crate) async fn tend(world: Arc<World>, crew: Arc<Crew>) {
+    let mut under_way = JoinSet::new();
+    loop {
+        let struck = world.struck.notified();
+        while let Some((number, seat, fate)) = world.with(|state| state.stricken.pop()) {
+            let (world, crew) = (Arc::clone(&world), Arc::clone(&crew));
+            under_way.spawn(async move {
+                let longest = if fate == Pulse::Dead { 8 } else { 40 };
+                sleep(world.between(Duration::from_millis(10), Duration::from_secs(longest))).await;
+                let process = crew.of(seat);
+                match process.life.pulse() {
+                    // Somebody else may have seen to it.
+                    _ if process.number != number => {}
+                    Pulse::Dead => crew.replace(seat),
+                    Pulse::Paused => process.life.resume(world.with(|state| state.now())),
+                    Pulse::Lives => {}
+                }
+            });
+        }
+        while under_way.try_join_next().is_some() {}
+        struck.await;
+    }
+}
+
 /// All faults end, and every captain lives.
 pub(crate) fn clear_up(world: &World, crew: &Crew) {
-    use crate::crew::Pulse;
     world.with(|state| state.heal());
     world.changed.notify_waiters();
     for process in crew.all() {
@@ -141,7 +165,7 @@ async fn strike(world: Arc<World>, crew: Arc<Crew>, incident: Incident) {
             crew.kill(seat);
             sleep(world.between(Duration::from_millis(10), Duration::from_secs(8))).await;
             // Another kill of the same seat may have been quicker.
-            if crew.of(seat).life.pulse() == crate::crew::Pulse::Dead {
+            if crew.of(seat).life.pulse() == Pulse::Dead {
                 crew.replace(seat);
             }
         }
@@ -191,8 +215,25 @@ async fn befall_daemon(world: &World, node: usize, incident: Incident) {
     });
     world.changed.notify_waiters();
     sleep(world.between(Duration::from_millis(300), Duration::from_secs(25))).await;
-    world.with(|state| state.set_daemon(node, Daemon::Up));
+    world.with(|state| {
+        if incident == Incident::LiveRestore {
+            outlive(state, node);
+        }
+        state.set_daemon(node, Daemon::Up);
+    });
     world.changed.notify_waiters();
+}
+
+/// What has run on without its daemon: some of it has ended, and nobody knows how; some has lost its port.
+fn outlive(state: &mut crate::world::State, node: usize) {
+    for _ in 0..state.chance.random_range(0..3) {
+        let Some(id) = pick(state, node, |container| container.runs) else { return };
+        if state.chance.random_bool(0.6) {
+            state.end(node, id, 255, "ended without its daemon");
+        } else {
+            state.lose_port(node, id);
+        }
+    }
 }
 
 async fn cut(world: &World, crew: &Crew, node: usize, all: bool) {
@@ -213,6 +254,11 @@ async fn stick(world: &World, node: usize) {
         let id = pick(state, node, |_| true)?;
         state.say(format_args!("node {node}: {} is stuck", id.short()));
         state.nodes[node].containers.get_mut(&id)?.stuck = true;
+        // Listings of old engines wait for the lock, too.
+        if state.chance.random_ratio(1, 4) {
+            state.count("listing stuck");
+            state.nodes[node].listing_stuck = true;
+        }
         Some(id)
     });
     let Some(id) = stuck else { return };
@@ -221,6 +267,7 @@ async fn stick(world: &World, node: usize) {
         if let Some(container) = state.nodes[node].containers.get_mut(&id) {
             container.stuck = false;
         }
+        state.nodes[node].listing_stuck = false;
     });
     world.changed.notify_waiters();
 }
@@ -236,7 +283,7 @@ async fn foreign(world: &World, node: usize) {
 }
 
 async fn operate(world: &World, node: usize) {
-    let deed = world.with(|state| state.chance.random_range(0..4));
+    let deed = world.with(|state| state.chance.random_range(0..5));
     let chosen = world.with(|state| {
         let id = pick(state, node, |container| match deed {
             // `docker container prune`
@@ -253,6 +300,7 @@ async fn operate(world: &World, node: usize) {
                 state.ask_to_end(id);
                 state.end(node, id, 143, "stopped by an operator");
             }
+            4 => state.restart(node, id),
             _ => state.freeze(node, id, true),
         }
         Some(id)

@@ -9,7 +9,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use captain_domain::claim::{Hold, Taken, Verdict, judge};
+use captain_domain::claim::{AttemptId, Bid, Hold, Taken, Verdict, judge};
 use captain_domain::{OperationId, Slots};
 
 /// The container of a claim, as the engine has it.
@@ -47,19 +47,25 @@ struct Case {
     claims: Vec<u32>,
     /// Whether captains die, lose patience and are swept, and instances end.
     faults: bool,
+    /// Whether the first two claims are attempts at one operation.
+    twins: bool,
     /// Whether the rule is shown no claims but the one that it judges: what the check must catch.
     blind: bool,
 }
 
-fn operation(at: usize) -> OperationId {
-    OperationId::from_bytes([at as u8 + 1; 16])
-}
-
 impl Case {
+    fn bid(&self, at: usize) -> Bid {
+        let operation = if self.twins && at == 1 { 0 } else { at };
+        Bid {
+            operation: OperationId::from_bytes([operation as u8 + 1; 16]),
+            attempt: Some(AttemptId::from_random(at as u64)),
+        }
+    }
+
     fn verdict(&self, state: &State, at: usize) -> Verdict {
         let claims = state.iter().enumerate().filter(|(_, (container, _))| *container != Container::None);
         let listing = claims.map(|(other, (container, _))| Taken {
-            operation: Some(operation(other)),
+            bid: Some(self.bid(other)),
             slots: Slots(self.claims[other]),
             hold: match container {
                 Container::Created => Hold::Claim,
@@ -68,8 +74,8 @@ impl Case {
             },
         });
         let listing = listing.filter(|taken| !(self.blind && taken.hold == Hold::Claim));
-        let before = Taken { operation: None, slots: Slots(self.running), hold: Hold::Lasting };
-        judge(operation(at), Slots(self.claims[at]), Slots(self.total), listing.chain([before]))
+        let before = Taken { bid: None, slots: Slots(self.running), hold: Hold::Lasting };
+        judge(self.bid(at), Slots(self.claims[at]), Slots(self.total), listing.chain([before]))
     }
 
     fn used(&self, state: &State) -> u32 {
@@ -96,7 +102,7 @@ impl Case {
                     Verdict::Start => go(container, Captain::Start),
                     Verdict::Wait if self.faults => go(container, Captain::Withdraw),
                     Verdict::Wait => {}
-                    Verdict::Full | Verdict::Outbid => go(container, Captain::Withdraw),
+                    Verdict::Full | Verdict::Outbid | Verdict::Repeated => go(container, Captain::Withdraw),
                 },
                 Captain::Start if container == Container::Created => go(Container::Started, Captain::Runs),
                 Captain::Start => go(container, Captain::GaveWay),
@@ -153,7 +159,12 @@ fn cases(largest: u32, faults: bool) -> Vec<Case> {
             let claims: Vec<u32> = (0..captains).map(|at| number / largest.pow(at) % largest + 1).collect();
             for total in 0..=5 {
                 for running in 0..=total.min(2) {
-                    found.push(Case { total, running, claims: claims.clone(), faults, blind: false });
+                    let case = Case { total, running, claims: claims.clone(), faults, twins: false, blind: false };
+                    // Who repeats a start asks for the same slots.
+                    if claims[0] == claims[1] {
+                        found.push(Case { twins: true, ..case.clone() });
+                    }
+                    found.push(case);
                 }
             }
         }
@@ -161,7 +172,7 @@ fn cases(largest: u32, faults: bool) -> Vec<Case> {
     found
 }
 
-/// Never more than there is, in any state, whatever dies, pauses or is swept.
+/// Never more than there is, in any state, whatever dies, pauses or is swept; and never two attempts at one operation.
 #[test]
 fn started_slots_never_exceed_the_total() {
     let mut states = 0;
@@ -170,6 +181,8 @@ fn started_slots_never_exceed_the_total() {
         states += seen.len();
         for state in seen {
             assert!(case.used(&state) <= case.total, "{case:?}: {state:?}");
+            let runs = |at: usize| matches!(state[at].0, Container::Started | Container::Ending);
+            assert!(!case.twins || !(runs(0) && runs(1)), "one operation runs twice: {case:?}: {state:?}");
         }
     }
     // An exploration that ended early would prove nothing.
@@ -186,7 +199,9 @@ fn every_end_is_full() {
         for state in last {
             let settled = |(_, captain): &(Container, Captain)| matches!(captain, Captain::GaveWay | Captain::Runs);
             assert!(state.iter().all(settled), "somebody waits for ever: {case:?}: {state:?}");
-            if let Some(foremost) = state.iter().position(|(_, captain)| *captain == Captain::GaveWay) {
+            let gave_way = |at: &usize| state[*at].1 == Captain::GaveWay;
+            let has_twin = |at: &usize| case.twins && *at < 2 && state[1 - *at].1 == Captain::Runs;
+            if let Some(foremost) = (0..state.len()).filter(gave_way).find(|at| !has_twin(at)) {
                 let used = case.used(&state);
                 assert!(used + case.claims[foremost] > case.total, "{case:?}: {state:?} has room for {foremost}");
             }
@@ -197,7 +212,7 @@ fn every_end_is_full() {
 /// Claims of different sizes: a small one does not give way to one that gives way itself.
 #[test]
 fn a_small_claim_takes_the_place_that_a_large_one_cannot() {
-    let case = Case { total: 4, running: 0, claims: vec![3, 2, 1], faults: false, blind: false };
+    let case = Case { total: 4, running: 0, claims: vec![3, 2, 1], faults: false, twins: false, blind: false };
     let (_, last) = case.explore();
     let ends: HashSet<u32> = last.iter().map(|state| case.used(state)).collect();
     assert!(ends.iter().all(|used| *used >= 3), "used at the ends: {ends:?}");
@@ -207,7 +222,7 @@ fn a_small_claim_takes_the_place_that_a_large_one_cannot() {
 /// The check checks: a rule that sees only what runs is caught.
 #[test]
 fn a_rule_that_is_blind_to_claims_is_caught() {
-    let case = Case { total: 1, running: 0, claims: vec![1, 1], faults: false, blind: true };
+    let case = Case { total: 1, running: 0, claims: vec![1, 1], faults: false, twins: false, blind: true };
     let (seen, _) = case.explore();
     assert!(seen.iter().any(|state| case.used(state) > case.total));
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use captain_sim::{Mutation, Plan, Report, Scenario, run};
+use captain_sim::{Mutation, Plan, Report, Scenario, Strike, run};
 
 /// Seeds run by the test command. `captain-sim --seeds N` runs more.
 const SEEDS: u64 = 2_000;
@@ -62,11 +62,12 @@ fn invariants_hold() {
 }
 
 /// Faults and answers without which the runs would prove little.
-const MUST_HAPPEN: [&str; 36] = [
+const MUST_HAPPEN: [&str; 43] = [
     "all captains cut off",
     "answer lost",
     "captain killed",
     "captain paused",
+    "client gave up waiting",
     "client hung up on",
     "container stuck",
     "daemon hung",
@@ -84,12 +85,18 @@ const MUST_HAPPEN: [&str; 36] = [
     "images pruned",
     "instance crashed",
     "kill failed",
+    "killed between steps",
+    "listing stuck",
     "name conflict",
     "node slow",
     "one captain cut off",
+    "one start asked of two",
     "operator's doing",
+    "paused between steps",
     "port conflict",
+    "port lost",
     "start acknowledged",
+    "start: done before",
     "start: engine refused",
     "start: in progress",
     "start: no space",
@@ -109,6 +116,28 @@ fn a_rush_fills_the_node_exactly() {
         hold(&report, Scenario::Rush);
         true
     });
+}
+
+/// A captain dies, or is stopped for longer than others wait for it, before each step of a start and of a stop in turn; the client
+/// asks another one. In the end there was one instance, it ran, it was stopped, and nothing is left.
+#[test]
+fn every_step_may_be_the_last() {
+    for number in 0..8 {
+        let (in_stop, pause, names) = (number & 1 > 0, number & 2 > 0, number & 4 > 0);
+        let mut struck = 0;
+        // A run in which the captain lived to its end has no further step.
+        loop {
+            let scenario = Scenario::Strike(Strike { step: struck, in_stop, pause, names });
+            let report = play(struck, scenario, Mutation::None);
+            hold(&report, scenario);
+            if !report.counts.keys().any(|what| what.ends_with("between steps")) {
+                break;
+            }
+            struck += 1;
+        }
+        // Create, list, start and inspect, each with its answer; stop, remove and inspect.
+        assert!(struck >= if in_stop { 6 } else { 8 }, "only {struck} steps were tried");
+    }
 }
 
 /// A seed is the whole run: twice the same, step by step, and different seeds are different.
@@ -132,6 +161,7 @@ fn every_mutation_is_found() {
     let mutations = [
         (Mutation::NoCapacityCheck, &["I1"][..]),
         (Mutation::NoLookUp, &["I2", "I4"]),
+        (Mutation::NoAttempt, &["I2", "I3"]),
         (Mutation::NoRelist, &["I4"]),
         (Mutation::NoSweep, &["I4"]),
         (Mutation::NoWaitForGone, &["stop", "I4", "I2", "I1"]),

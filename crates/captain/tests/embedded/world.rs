@@ -73,6 +73,7 @@ impl World {
                 slots: Slots(2),
                 slug_uri: SlugUri::parse("sha256:abc").unwrap(),
                 operation,
+                attempt: None,
             },
             environment: Environment::from_entries(["PORT=8080", "HELLO=Good day", "TOKEN=a b"]),
             hostname: None,

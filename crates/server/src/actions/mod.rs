@@ -1,9 +1,11 @@
 //! What Captain does on nodes: a verb is a file.
 //!
 //! Every action runs to its end in a task of its own, whether or not its client stays ([`crate::captain::Captain::spawn`]).
-//! A failed engine call is *unknown*, not *failed*: it is looked up by its operation before anything else is tried.
+//! A failed engine call is *unknown*, not *failed*: it is looked up by its operation and attempt before anything else is tried.
 
+mod claiming;
 pub mod logs;
+mod preparing;
 mod prescription;
 pub mod start;
 pub mod stop;

@@ -2,12 +2,15 @@
 //!
 //! Nothing is started before a listing made after its creation shows that everything visible on the node fits
 //! (`captain_domain::claim`). A start that fails at any step leaves no container and no slots taken ([`super::withdraw`]).
+//!
+//! A client that was not answered may give its operation again, to any captain. On one node, at most one of these attempts comes to
+//! run. Each marks what it makes as its own (`captain.attempt`), acts on nothing else, and answers 409 where another one is
+//! at it or has done it. What remembers an operation is its container, for as long as there is one.
 
-use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use captain_domain::claim::{self, Hold, Taken, Verdict};
+use captain_domain::claim::AttemptId;
 use captain_domain::label::Labels;
 use captain_domain::{
     AppName, Environment, Hostname, Instance, InstanceId, NodeId, OperationId, Slots, SlugUri, State,
@@ -15,13 +18,14 @@ use captain_domain::{
 use captain_slug::Digest;
 use thiserror::Error;
 use tokio::sync::SemaphorePermit;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::preparing;
 use super::prescription::{Prescription, prescribe};
-use super::withdraw::{Trace, withdraw};
-use crate::captain::{Captain, NodeHandle, Preparations};
-use crate::engine::{CreateSpec, EngineError, ErrorKind, Inspected, Owner, Preparation, SlugOnStack};
+use super::withdraw::{Trace, made_by, withdraw};
+use crate::captain::{Captain, NodeHandle};
+use crate::engine::{CreateSpec, EngineError, ErrorKind, Inspected, Preparation};
 use crate::fleet::{Phase, Refusal, Reservation};
 use crate::slugs::FetchError;
 
@@ -123,11 +127,8 @@ pub async fn start(captain: &Captain, order: Order) -> Result<Instance, StartErr
 }
 
 async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartError> {
-    if order.repeatable {
-        let done = captain.fleet().read(|view| view.instance_of(&order.node, order.operation));
-        if let Some(instance) = done {
-            return Err(StartError::Done { operation: order.operation, instance });
-        }
+    if order.repeatable && captain.fleet().read(|view| view.instance_of(&order.node, order.operation)).is_some() {
+        return Err(repeated(captain, &order));
     }
     let reservation = captain
         .fleet()
@@ -138,8 +139,16 @@ async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartErr
     let prescription = prescribe(captain, &order, &reservation).await?;
     let needed = prescription.slug.as_ref().map(|slug| handle.slug_use.begin(slug.digest, captain.now()));
     let turn = turn(&handle, &order).await?;
-    let starting =
-        Starting { captain, handle: &handle, order: &order, prescription: &prescription, reservation: &reservation };
+    let chance = captain.chance();
+    let attempt = AttemptId::from_random(u64::from(chance.number()) << 32 | u64::from(chance.number()));
+    let starting = Starting {
+        captain,
+        handle: &handle,
+        order: &order,
+        attempt,
+        prescription: &prescription,
+        reservation: &reservation,
+    };
     let outcome = starting.run().await;
     drop((turn, needed));
     match outcome {
@@ -151,7 +160,7 @@ async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartErr
         }
         Err(failure) => {
             if let Some(trace) = failure.trace {
-                withdraw(captain, handle, reservation, trace).await;
+                withdraw(captain, handle, reservation, attempt, trace).await;
             }
             if let StartError::Engine(error) = &failure.error {
                 warn!(node = %order.node, app = %order.app, operation = %order.operation, %error, "start failed");
@@ -171,6 +180,20 @@ fn refused(refusal: Refusal, order: &Order) -> StartError {
     }
 }
 
+/// What is answered where another attempt at the operation is before this one: what it came to, where that is known.
+pub(super) fn repeated(captain: &Captain, order: &Order) -> StartError {
+    let operation = order.operation;
+    let started = captain.fleet().read(|view| {
+        let instance = view.instance_of(&order.node, operation).and_then(|id| view.instance(id))?;
+        let claims = matches!(instance.state(), State::Created | State::Removing | State::Dead);
+        (!claims).then(|| instance.id())
+    });
+    match started {
+        Some(instance) => StartError::Done { operation, instance },
+        None => StartError::InProgress(operation),
+    }
+}
+
 async fn turn<'a>(handle: &'a NodeHandle, order: &Order) -> Result<SemaphorePermit<'a>, StartError> {
     match timeout(TURN, handle.changes.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
@@ -179,7 +202,7 @@ async fn turn<'a>(handle: &'a NodeHandle, order: &Order) -> Result<SemaphorePerm
 }
 
 /// A start that failed, and what may be left of it.
-struct Failure {
+pub(super) struct Failure {
     error: StartError,
     trace: Option<Trace>,
 }
@@ -191,7 +214,7 @@ impl Failure {
     }
 
     /// A container that was created, or may have been, and not started.
-    fn unstarted(container: Option<InstanceId>, why: &'static str, error: impl Into<StartError>) -> Self {
+    pub(super) fn unstarted(container: Option<InstanceId>, why: &'static str, error: impl Into<StartError>) -> Self {
         Self { error: error.into(), trace: Some(Trace { container, started: false, why }) }
     }
 
@@ -201,12 +224,15 @@ impl Failure {
     }
 }
 
-struct Starting<'a> {
-    captain: &'a Captain,
-    handle: &'a Arc<NodeHandle>,
-    order: &'a Order,
+/// A start that has its turn.
+pub(super) struct Starting<'a> {
+    pub(super) captain: &'a Captain,
+    pub(super) handle: &'a Arc<NodeHandle>,
+    pub(super) order: &'a Order,
+    /// Marks what this start makes as its own.
+    pub(super) attempt: AttemptId,
     prescription: &'a Prescription,
-    reservation: &'a Reservation,
+    pub(super) reservation: &'a Reservation,
 }
 
 impl Starting<'_> {
@@ -229,7 +255,10 @@ impl Starting<'_> {
                 Err(error) if error.kind == ErrorKind::ImageMissing => {
                     self.prepare(&spec.preparation).await.map_err(Failure::clean)?;
                 }
-                Err(error) if error.is_unknown() => return self.look_for_created(error).await,
+                // Of unknown outcome; or refused because there is one of the name, and it may be this very one.
+                Err(error) if error.is_unknown() || error.kind == ErrorKind::Conflict => {
+                    return self.look_for_created(error).await;
+                }
                 Err(error) => return Err(Failure::clean(error)),
             }
         }
@@ -241,98 +270,23 @@ impl Starting<'_> {
         }))
     }
 
-    /// The outcome of the creation is unknown. If the engine answers now and has the container, the start goes on with it.
+    /// If the engine answers now and has a container of this attempt, the start goes on with it.
     async fn look_for_created(&self, error: EngineError) -> Result<InstanceId, Failure> {
-        match self.handle.engine.find(self.order.operation).await {
-            // An operation that the client chose may be with another captain as well, and what is found may be that one's. Then
-            // nothing is gone on with: what is ours is found again, and removed while it does not run.
-            Ok(found) if found.len() == 1 && !self.order.repeatable => Ok(found[0].id),
-            _ => {
-                self.handle.poke.notify_one();
-                Err(Failure::unstarted(None, "what came of the creation is unknown", error))
-            }
+        let refused = !error.is_unknown();
+        let found = match self.handle.engine.find(self.order.operation).await {
+            Ok(found) => found,
+            Err(_) if refused => return Err(Failure::clean(error)),
+            Err(_) => Vec::new(),
+        };
+        if let Some(own) = found.iter().find(|sighting| made_by(sighting, self.attempt)) {
+            return Ok(own.id);
         }
-    }
-
-    /// Waits until everything on the node fits, this claim included, or gives way.
-    async fn claim(&self, id: InstanceId) -> Result<(), Failure> {
-        self.reservation.phase(Phase::Claiming, None);
-        let until = Instant::now() + self.captain.policy().claim_patience;
-        let mut pause = Duration::from_millis(5);
-        loop {
-            let (verdict, free) = self.judge(id).await.map_err(|error| {
-                self.handle.poke.notify_one();
-                Failure::unstarted(Some(id), "nothing could be said of the node", error)
-            })?;
-            match verdict {
-                Verdict::Start => return Ok(()),
-                Verdict::Wait if Instant::now() < until => {
-                    // Others are giving way. Jitter keeps several that wait from listing in step.
-                    sleep(self.captain.chance().between(pause / 2, pause)).await;
-                    pause = (pause * 2).min(Duration::from_millis(250));
-                }
-                Verdict::Wait | Verdict::Outbid | Verdict::Full => {
-                    let error =
-                        StartError::OverCapacity { node: self.order.node.clone(), asked: self.order.slots, free };
-                    return Err(Failure::unstarted(Some(id), "the node is full", error));
-                }
-            }
+        self.handle.poke.notify_one();
+        if !refused {
+            return Err(Failure::unstarted(None, "what came of the creation is unknown", error));
         }
-    }
-
-    /// Lists the node and judges this claim. Answers also how many slots the others leave free.
-    async fn judge(&self, id: InstanceId) -> Result<(Verdict, Slots), StartError> {
-        let (fleet, engine) = (self.captain.fleet(), &self.handle.engine);
-        let sightings = engine.list().await?;
-        let mut taken = Vec::new();
-        for sighting in sightings.iter().filter(|sighting| sighting.state.holds_slots()) {
-            let hold = match sighting.state {
-                State::Created => Hold::Claim,
-                State::Removing => Hold::Leaving,
-                _ => Hold::Lasting,
-            };
-            match &sighting.owner {
-                // The client has given one operation to two starts, through two captains. The rule tells claims apart by their
-                // operations, so it is not even asked.
-                Owner::Captain(labels) if labels.operation == self.order.operation && sighting.id != id => {
-                    return Err(StartError::InProgress(self.order.operation));
-                }
-                Owner::Captain(labels) => {
-                    taken.push(Taken { operation: Some(labels.operation), slots: labels.slots, hold });
-                }
-                Owner::Perhaps => {
-                    let known = fleet.read(|view| view.instance(sighting.id).map(|instance| instance.slots()));
-                    let slots = match known {
-                        Some(slots) => slots,
-                        None => self.slots_of_unknown(sighting.id).await?,
-                    };
-                    taken.push(Taken { operation: None, slots, hold: Hold::Lasting });
-                }
-                Owner::Foreign | Owner::Unreadable(_) => {}
-            }
-        }
-        let total = fleet.read(|view| view.node(self.order.node.as_str()).map(|node| node.total()));
-        let total = total.unwrap_or(Slots::ZERO);
-        let others = taken.iter().filter(|taken| taken.operation != Some(self.order.operation));
-        let free = others.fold(total, |free, taken| free.minus(taken.slots));
-        Ok((claim::judge(self.order.operation, self.order.slots, total, taken), free))
-    }
-
-    /// A container in the shape of the original's that the watcher has not looked at: it counts if it is one.
-    async fn slots_of_unknown(&self, id: InstanceId) -> Result<Slots, EngineError> {
-        let known_foreign = self
-            .captain
-            .fleet()
-            .read(|view| view.node(self.order.node.as_str()).is_some_and(|node| node.is_foreign(id)));
-        if known_foreign {
-            return Ok(Slots::ZERO);
-        }
-        match self.handle.engine.inspect(id).await {
-            Ok(Inspected::Instance(instance)) => Ok(instance.slots),
-            Ok(Inspected::Foreign | Inspected::Unreadable(_)) => Ok(Slots::ZERO),
-            Err(error) if error.is_not_found() => Ok(Slots::ZERO),
-            Err(error) => Err(error),
-        }
+        // The name is taken by another attempt, or by somebody who is no captain.
+        Err(Failure::clean(if found.is_empty() { StartError::from(error) } else { repeated(self.captain, self.order) }))
     }
 
     async fn set_going(&self, id: InstanceId) -> Result<(), Failure> {
@@ -382,7 +336,7 @@ impl Starting<'_> {
         if let Some(why) = self.prescription.lacking() {
             return Err(StartError::Slug(why));
         }
-        let under_way = join_preparation(self.captain, self.handle, preparation);
+        let under_way = preparing::join(self.captain, self.handle, preparation);
         let report = |detail: String| {
             self.reservation.phase(Phase::Preparing, (!detail.is_empty()).then_some(detail));
         };
@@ -405,65 +359,12 @@ impl Starting<'_> {
                 slots: order.slots,
                 slug_uri: order.slug_uri.clone(),
                 operation: order.operation,
+                attempt: Some(self.attempt),
             },
             environment,
             hostname: order.hostname.clone(),
             memory_bytes: policy.slot_size.memory_bytes(order.slots),
             cpu_shares: policy.slot_size.cpu_shares(order.slots),
         }
-    }
-}
-
-/// The same slug is the same preparation, wherever its bytes lie on this captain's disk.
-fn key(preparation: &Preparation) -> Preparation {
-    match preparation {
-        Preparation::Slug(slug) => Preparation::Slug(SlugOnStack { file: Path::new("").into(), ..slug.clone() }),
-        Preparation::RunnerImage { .. } => preparation.clone(),
-    }
-}
-
-/// The preparation of this thing on this node: the one under way, or a new one in a task of its own.
-fn join_preparation(captain: &Captain, handle: &Arc<NodeHandle>, preparation: &Preparation) -> Arc<Preparations> {
-    let mut all = handle.preparing.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = key(preparation);
-    if let Some(under_way) = all.get(&key) {
-        return Arc::clone(under_way);
-    }
-    let under_way = Arc::new(Preparations::default());
-    all.insert(key, Arc::clone(&under_way));
-    drop(all);
-    let acting =
-        Ending { handle: Arc::clone(handle), preparation: preparation.clone(), under_way: Arc::clone(&under_way) };
-    captain.spawn(async move {
-        let progress = |detail: String| acting.under_way.change(|state| state.detail = detail);
-        let outcome = acting.handle.engine.prepare(&acting.preparation, &progress).await;
-        acting.under_way.change(|state| state.outcome = Some(outcome.map_err(Arc::new)));
-    });
-    under_way
-}
-
-/// Takes a preparation off the list when its task ends, however it ends: nobody must wait for what does not go on.
-struct Ending {
-    handle: Arc<NodeHandle>,
-    preparation: Preparation,
-    under_way: Arc<Preparations>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.handle.preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(&self.preparation));
-        if let Preparation::Slug(_) = self.preparation {
-            self.handle.slug_use.prepared();
-        }
-        self.under_way.change(|state| {
-            state.outcome.get_or_insert_with(|| {
-                Err(Arc::new(EngineError {
-                    node: self.handle.engine.node().clone(),
-                    attempted: "prepare the node",
-                    kind: ErrorKind::Failed,
-                    message: "the preparation ended without an answer".to_owned(),
-                }))
-            });
-        });
     }
 }

@@ -1,15 +1,17 @@
-//! Undoing a start: whatever container the operation made is removed, and its slots stay taken until it is known to be gone.
+//! Undoing a start: whatever container this attempt at the operation made is removed, and its slots stay taken until it is known to
+//! be gone. What another captain made for the same operation is not looked at.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use captain_domain::backoff::Backoff;
+use captain_domain::claim::AttemptId;
 use captain_domain::{InstanceId, OperationId};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::captain::{Captain, NodeHandle};
-use crate::engine::{Engine, EngineError, ErrorKind, Inspected, Result};
+use crate::engine::{Engine, EngineError, ErrorKind, Inspected, Owner, Result, Sighting};
 use crate::fleet::{Phase, Reservation};
 
 /// How long the answer to the client may be held back for the removal. What takes longer goes on behind it.
@@ -32,12 +34,18 @@ pub(super) struct Trace {
     pub(super) why: &'static str,
 }
 
-/// Removes what the operation made, in the background if it takes long, and gives its slots back after that. The reservation is
+/// Whether this attempt made the container.
+pub(super) fn made_by(sighting: &Sighting, attempt: AttemptId) -> bool {
+    matches!(&sighting.owner, Owner::Captain(labels) if labels.attempt == Some(attempt))
+}
+
+/// Removes what the attempt made, in the background if it takes long, and gives its slots back after that. The reservation is
 /// kept for as long as the engine does not say that nothing is left: a node that hangs keeps the slots of what may run on it.
 pub(super) async fn withdraw(
     captain: &Captain,
     handle: std::sync::Arc<NodeHandle>,
     reservation: Reservation,
+    attempt: AttemptId,
     trace: Trace,
 ) {
     let Trace { container: known, started, why } = trace;
@@ -48,7 +56,7 @@ pub(super) async fn withdraw(
     let undone = captain.spawn(async move {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
-            match remove_all(handle.engine.as_ref(), operation, known, started).await {
+            match remove_all(handle.engine.as_ref(), (operation, attempt), known, started).await {
                 Ok(gone) => {
                     let stamp = fleet.stamp();
                     fleet.write(|view| gone.into_iter().for_each(|id| view.gone(stamp, handle.engine.node(), id)));
@@ -74,19 +82,18 @@ pub(super) async fn withdraw(
     }
 }
 
-/// Removes every container of the operation; answers which are gone.
+/// Removes every container of the attempt; answers which are gone.
 ///
-/// What this captain has not asked to start is not removed by force: if it runs, the client has given the same operation to
-/// another captain, and that one has told him so.
+/// What this captain has not asked to start is not removed by force: if it runs, somebody who is no captain has started it.
 async fn remove_all(
     engine: &dyn Engine,
-    operation: OperationId,
+    made_by: (OperationId, AttemptId),
     known: Option<InstanceId>,
     started: bool,
 ) -> Result<Vec<InstanceId>> {
     let mut ids = match known {
         Some(id) => vec![id],
-        None => look_for(engine, operation).await?,
+        None => look_for(engine, made_by).await?,
     };
     let (mut gone, mut seen) = (Vec::new(), BTreeSet::new());
     while !ids.is_empty() {
@@ -101,23 +108,30 @@ async fn remove_all(
         if known.is_some() {
             break;
         }
-        // What was found may have been another captain's, and this one's own have come to be meanwhile.
-        let found = engine.find(operation).await?;
-        ids = found.into_iter().map(|sighting| sighting.id).filter(|id| !seen.contains(id)).collect();
+        // An engine that was asked once may have done it twice.
+        ids = find(engine, made_by).await?;
+        ids.retain(|id| !seen.contains(id));
     }
     Ok(gone)
 }
 
+/// The containers of the attempt.
+async fn find(engine: &dyn Engine, (operation, attempt): (OperationId, AttemptId)) -> Result<Vec<InstanceId>> {
+    let mut found = engine.find(operation).await?;
+    found.retain(|sighting| made_by(sighting, attempt));
+    Ok(found.into_iter().map(|sighting| sighting.id).collect())
+}
+
 /// Looks for what a creation of unknown outcome left. An engine that wakes from a hang may carry the creation out a moment after
 /// it has answered the first listing: nothing is believed to be there only after several looks.
-async fn look_for(engine: &dyn Engine, operation: OperationId) -> Result<Vec<InstanceId>> {
+async fn look_for(engine: &dyn Engine, made_by: (OperationId, AttemptId)) -> Result<Vec<InstanceId>> {
     for look in 0..LOOKS {
         if look > 0 {
             sleep(BETWEEN_LOOKS).await;
         }
-        let found = engine.find(operation).await?;
+        let found = find(engine, made_by).await?;
         if !found.is_empty() {
-            return Ok(found.into_iter().map(|sighting| sighting.id).collect());
+            return Ok(found);
         }
     }
     Ok(Vec::new())

@@ -51,6 +51,9 @@ pub struct Sighting {
     pub state: State,
     /// Whose it is.
     pub owner: Owner,
+    /// The port of the node that leads to it, while it runs. Somebody may have restarted it, or its engine, and nobody was told: by
+    /// its state alone that cannot be seen.
+    pub port: Option<u16>,
 }
 
 /// Whose a container is, as far as a listing can tell.

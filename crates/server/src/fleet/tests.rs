@@ -50,8 +50,9 @@ fn sighting(n: u8, state: State) -> Sighting {
         slots: Slots(2),
         slug_uri: SlugUri::trusted("http://slugs/demo.tgz"),
         operation: operation(n),
+        attempt: None,
     };
-    Sighting { id: id(n), state, owner: Owner::Captain(labels) }
+    Sighting { id: id(n), state, owner: Owner::Captain(labels), port: instance(n, state).port }
 }
 
 fn fleet() -> Fleet {
@@ -166,7 +167,7 @@ fn a_second_listing_asks_after_nothing() {
 #[test]
 fn a_foreign_container_is_asked_after_once() {
     let fleet = fleet();
-    let perhaps = Sighting { id: id(9), state: State::Running, owner: Owner::Perhaps };
+    let perhaps = Sighting { id: id(9), state: State::Running, owner: Owner::Perhaps, port: None };
     let stamp = fleet.stamp();
     let listed = fleet.write(|view| view.listed(stamp, &node(), std::slice::from_ref(&perhaps), Timestamp(5)));
     assert_eq!(listed.inspect, [id(9)]);

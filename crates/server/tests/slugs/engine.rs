@@ -65,6 +65,7 @@ impl Engine for Fake {
             id: *id,
             state: *state,
             owner: Owner::Captain(spec.labels.clone()),
+            port: (*state == State::Running).then_some(49_000),
         };
         Ok(world.containers.iter().map(sighting).collect())
     }

@@ -72,7 +72,7 @@ impl Container {
             Kind::Foreign => Owner::Foreign,
             Kind::Poison => Owner::Unreadable(LabelError { name: "captain.slots", value: "many".to_owned() }),
         };
-        Sighting { id, state: self.state, owner }
+        Sighting { id, state: self.state, owner, port: self.port }
     }
 
     fn inspected(&self, id: InstanceId, node: &NodeId) -> Inspected {
@@ -141,7 +141,7 @@ impl State {
         if site.disk_full {
             return Err((ErrorKind::NoSpace, "no space left on device"));
         }
-        if site.containers.values().any(|container| container.name == spec.name) {
+        if !site.nameless && site.containers.values().any(|container| container.name == spec.name) {
             self.count("name conflict");
             return Err((ErrorKind::Conflict, "the container name is already in use"));
         }
@@ -223,7 +223,8 @@ impl State {
         Ok(())
     }
 
-    /// I3: of all containers of an operation at most one runs.
+    /// I3: of all containers of an operation on a node at most one runs. Across nodes nothing is promised: see
+    /// `captain_domain::claim`.
     fn check_operations(&mut self, node: usize, id: InstanceId) {
         let operation_of = |container: &Container| match &container.kind {
             Kind::Captain(labels) => Some(labels.operation),
@@ -231,9 +232,9 @@ impl State {
         };
         let Some(operation) = self.container(node, id).ok().and_then(operation_of) else { return };
         let running = |container: &&Container| container.runs && operation_of(container) == Some(operation);
-        let running = self.nodes.iter().flat_map(|node| node.containers.values()).filter(running).count();
+        let running = self.nodes[node].containers.values().filter(running).count();
         if running > 1 {
-            self.violate("I3", format!("{running} containers of operation {operation} run"));
+            self.violate("I3", format!("{running} containers of operation {operation} run on node {node}"));
         }
     }
 
@@ -253,7 +254,7 @@ impl State {
         if !runs {
             return Ok(None);
         }
-        if self.unlucky(20) {
+        if self.unlucky(if self.nodes[node].disk_full { 300 } else { 20 }) {
             self.count("kill failed");
             return Err((ErrorKind::Failed, "tried to kill container, but did not receive an exit event"));
         }
@@ -336,6 +337,19 @@ impl State {
         if self.nodes[node].containers.remove(&id).is_some() {
             self.say(format_args!("node {node}: {} gone", id.short()));
             self.emit(node, id);
+        }
+    }
+
+    /// The port of a container that runs is lost, as happens where its daemon comes back to it.
+    pub(crate) fn lose_port(&mut self, node: usize, id: InstanceId) {
+        self.count("port lost");
+        self.change(node, id, "lost its port", |container| container.port = None);
+    }
+
+    /// An operator restarts a container: it has another port afterwards.
+    pub(crate) fn restart(&mut self, node: usize, id: InstanceId) {
+        if self.container(node, id).is_ok_and(|container| container.state == Doing::Running && container.runs) {
+            self.set_going(node, id, "restarted by somebody");
         }
     }
 

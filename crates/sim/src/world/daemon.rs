@@ -54,6 +54,10 @@ pub(crate) struct Node {
     away_since: Option<Duration>,
     /// Counts restarts: a call that a restart fell into is interrupted.
     pub(crate) boot: u64,
+    /// Whether its engine lets two containers have one name.
+    pub(crate) nameless: bool,
+    /// Whether its listing waits for a container whose lock is held.
+    pub(crate) listing_stuck: bool,
     /// Whether the runner image is there.
     pub(crate) image: bool,
     pub(crate) disk_full: bool,
@@ -67,7 +71,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(at: usize, total: Slots, chance: &mut SmallRng) -> Self {
+    pub(super) fn new(at: usize, total: Slots, nameless: bool, chance: &mut SmallRng) -> Self {
         Self {
             id: NodeId::trusted(&format!("node-{at}")),
             total,
@@ -75,6 +79,8 @@ impl Node {
             daemon: Daemon::Up,
             away_since: None,
             boot: 0,
+            nameless,
+            listing_stuck: false,
             image: chance.random_bool(0.5),
             disk_full: false,
             slowness: 1,
@@ -94,7 +100,8 @@ impl Node {
 impl State {
     /// Tells the listeners that something happened to a container: each of them at once, late, twice or not at all.
     pub(super) fn emit(&mut self, node: usize, id: InstanceId) {
-        let rate = self.plan.events_lost;
+        // A daemon on a full disk stops telling.
+        let rate = if self.nodes[node].disk_full { self.plan.events_lost.max(300) } else { self.plan.events_lost };
         let mut listeners = std::mem::take(&mut self.nodes[node].listeners);
         listeners.retain(|listener| !listener.events.is_closed());
         for listener in &listeners {
@@ -141,6 +148,7 @@ impl State {
         self.set_daemon(node, Daemon::Down);
         self.end_streams(node);
         self.nodes[node].boot += 1;
+        self.nodes[node].listing_stuck = false;
         let ids: Vec<(InstanceId, Doing, bool)> =
             self.nodes[node].containers.iter().map(|(id, container)| (*id, container.state, container.runs)).collect();
         for (id, state, runs) in ids {
@@ -203,6 +211,7 @@ impl State {
             }
             let site = &mut self.nodes[node];
             site.disk_full = false;
+            site.listing_stuck = false;
             site.slowness = 1;
             site.busy_until = now;
             for container in site.containers.values_mut() {

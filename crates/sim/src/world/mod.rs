@@ -23,6 +23,7 @@ pub(crate) use containers::{Container, Kind};
 pub(crate) use daemon::{Cut, Daemon, Node, Reach};
 pub(crate) use truth::Shown;
 
+use crate::crew::Pulse;
 use crate::plan::Plan;
 use crate::trace::Trace;
 
@@ -54,6 +55,8 @@ pub(crate) struct World {
     pub(crate) changed: Notify,
     /// Woken at the first violation.
     pub(crate) violated: Notify,
+    /// Woken when a captain was struck between two steps.
+    pub(crate) struck: Notify,
 }
 
 /// What [`World::with`] gives.
@@ -69,6 +72,10 @@ pub(crate) struct State {
     /// How often each thing happened, so that a test can see that it does.
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) violation: Option<Violation>,
+    /// Captains that were struck between two steps, by number and seat: what became of them.
+    pub(crate) stricken: Vec<(usize, usize, Pulse)>,
+    /// How many steps each captain has still to take before it is struck, by its number.
+    pub(crate) fuses: BTreeMap<usize, (u64, Pulse)>,
     /// Instances that a client was told run.
     acknowledged: BTreeMap<InstanceId, OperationId>,
     /// Instances that a client or an operator asked to end.
@@ -83,7 +90,8 @@ pub(crate) struct State {
 impl World {
     pub(crate) fn new(plan: Plan, readable: bool) -> Arc<Self> {
         let mut chance = SmallRng::seed_from_u64(plan.seed ^ 0x5eed);
-        let nodes = plan.nodes.iter().enumerate().map(|(at, total)| Node::new(at, *total, &mut chance)).collect();
+        let sites = plan.nodes.iter().zip(&plan.nameless).enumerate();
+        let nodes = sites.map(|(at, (total, nameless))| Node::new(at, *total, *nameless, &mut chance)).collect();
         let state = State {
             chance,
             trace: Trace::new(readable),
@@ -93,13 +101,20 @@ impl World {
             faulty: true,
             counts: BTreeMap::new(),
             violation: None,
+            stricken: Vec::new(),
+            fuses: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             asked_to_end: BTreeSet::new(),
             ended_unasked: BTreeMap::new(),
             cuts: BTreeMap::new(),
             begun: Instant::now(),
         };
-        Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), violated: Notify::new() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            violated: Notify::new(),
+            struck: Notify::new(),
+        })
     }
 
     /// Looks at the state, or changes it.
@@ -171,6 +186,31 @@ impl State {
     /// Whether a thing happens that does so `rate` times of a thousand while faults come.
     pub(crate) fn unlucky(&mut self, rate: u32) -> bool {
         self.faulty && rate > 0 && self.chance.random_ratio(rate.min(1000), 1000)
+    }
+
+    /// A captain takes a step: what befalls it before.
+    pub(crate) fn step(&mut self, captain: usize, seat: usize) -> Option<Pulse> {
+        let armed = self.fuses.get(&captain).copied();
+        let fate = match armed {
+            Some((0, fate)) => fate,
+            Some((left, fate)) => {
+                self.fuses.insert(captain, (left - 1, fate));
+                return None;
+            }
+            None if self.unlucky(self.plan.struck) => {
+                if self.chance.random_bool(0.5) {
+                    Pulse::Dead
+                } else {
+                    Pulse::Paused
+                }
+            }
+            None => return None,
+        };
+        self.fuses.remove(&captain);
+        self.count(if fate == Pulse::Dead { "killed between steps" } else { "paused between steps" });
+        self.say(format_args!("captain {captain} is struck between two steps: {fate:?}"));
+        self.stricken.push((captain, seat, fate));
+        Some(fate)
     }
 
     /// A client was told that this instance runs.

@@ -141,6 +141,7 @@ mod tests {
                 slots: Slots(2),
                 slug_uri: SlugUri::parse("http://s/d.tgz").unwrap(),
                 operation: OperationId::from_bytes([7; 16]),
+                attempt: None,
             },
             environment: [("PORT", "8080"), ("TOKEN", "hunter2")].into_iter().collect(),
             hostname: None,

@@ -3,7 +3,7 @@
 //! A record that cannot be read is skipped and reported: one odd container of a foreign tool must not hide a node's instances. But
 //! whatever bears Captain's label counts, however odd its state: a state of unknown name holds its slots.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use captain_domain::label::{self, Labels};
 use captain_domain::{InstanceId, OperationId, State};
@@ -39,12 +39,22 @@ struct Summary<'a> {
     ports: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Port {
+    #[serde(rename = "IP", default)]
+    address: Option<String>,
     private_port: u16,
+    #[serde(default)]
+    public_port: Option<u16>,
     #[serde(rename = "Type")]
     protocol: String,
+}
+
+impl Port {
+    fn is_an_instances(&self) -> bool {
+        self.private_port == INSTANCE_PORT && self.protocol == "tcp"
+    }
 }
 
 /// Every container, or those that an operation made.
@@ -77,13 +87,22 @@ fn sighting(record: &str) -> Option<Sighting> {
     let id: InstanceId = summary.id.parse().ok()?;
     let state = state(summary.state.as_deref().unwrap_or_default());
     let labels = summary.labels.as_ref();
+    let ports = summary.ports.and_then(|ports| decode::<Vec<Port>>(ports.get().as_bytes()).ok()).unwrap_or_default();
     let owner = match Labels::read(|name| labels.and_then(|labels| labels.get(name)).map(String::as_str)) {
         Some(Ok(labels)) => Owner::Captain(labels),
         Some(Err(error)) => Owner::Unreadable(error),
-        None if is_perhaps_the_originals(&summary, state) => Owner::Perhaps,
+        None if is_perhaps_the_originals(&summary, state, &ports) => Owner::Perhaps,
         None => Owner::Foreign,
     };
-    Some(Sighting { id, state, owner })
+    Some(Sighting { id, state, owner, port: bound_port(&ports).filter(|_| state.is_running()) })
+}
+
+/// The one that an inspection tells, too: on IPv4 where there is one.
+fn bound_port(ports: &[Port]) -> Option<u16> {
+    let bound = ports.iter().filter(|port| port.is_an_instances() && port.public_port.is_some_and(|port| port != 0));
+    let ipv6 = |port: &&Port| port.address.as_deref().is_some_and(|address| address.contains(':'));
+    let ipv4 = bound.clone().find(|port| !ipv6(port));
+    ipv4.or_else(|| bound.clone().next()).and_then(|port| port.public_port)
 }
 
 /// Docker's words, and Podman's further ones. An unknown one holds its slots until it is known better.
@@ -98,14 +117,11 @@ pub(super) fn state(word: &str) -> State {
 
 /// The original took what runs and has one port, 8080/tcp (which is listed twice where it is published on IPv4 and IPv6). Ports
 /// of what does not run are not listed, but the original's names are telling.
-fn is_perhaps_the_originals(summary: &Summary<'_>, state: State) -> bool {
+fn is_perhaps_the_originals(summary: &Summary<'_>, state: State, ports: &[Port]) -> bool {
     if !state.is_running() {
         return summary.names.iter().flatten().any(|name| originals_app(name.trim_start_matches('/')).is_some());
     }
-    let ports = summary.ports.and_then(|ports| decode::<Vec<Port>>(ports.get().as_bytes()).ok()).unwrap_or_default();
-    let distinct: BTreeSet<Port> = ports.into_iter().collect();
-    distinct.len() == 1
-        && distinct.first().is_some_and(|port| port.private_port == INSTANCE_PORT && port.protocol == "tcp")
+    !ports.is_empty() && ports.iter().all(Port::is_an_instances)
 }
 
 /// The app in a name that the original gave: `<app>_<uuid4>`.
@@ -160,6 +176,21 @@ mod tests {
         for ports in [json!([]), Value::Null, json!("odd"), json!([{"PrivatePort": "odd"}])] {
             assert_eq!(with_ports(ports.clone()), Owner::Foreign, "{ports}");
         }
+    }
+
+    #[test]
+    fn the_port_is_that_of_an_inspection() {
+        let port_of = |state: &str, ports: Value| {
+            sighting(&json!({"Id": id(1), "State": state, "Labels": labels(), "Ports": ports}).to_string())
+                .unwrap()
+                .port
+        };
+        let port = |ip: &str, public: u16| json!({"IP": ip, "PrivatePort": 8080, "PublicPort": public, "Type": "tcp"});
+        assert_eq!(port_of("running", json!([port("::", 49154), port("0.0.0.0", 49153)])), Some(49153));
+        assert_eq!(port_of("paused", json!([port("::", 49154)])), Some(49154));
+        assert_eq!(port_of("exited", json!([port("0.0.0.0", 49153)])), None);
+        assert_eq!(port_of("running", json!([{"PrivatePort": 8080, "Type": "tcp"}])), None);
+        assert_eq!(port_of("running", json!([])), None);
     }
 
     #[test]

@@ -106,12 +106,15 @@ impl House {
     fn sight(&self, id: InstanceId) -> Result<Option<Sighting>, Failure> {
         let seen = self.look(id);
         Ok(Some(match seen {
-            Ok((record, phase)) => Sighting { id, state: render::state(&phase), owner: render::owner(&record) },
+            Ok((record, phase)) => {
+                let port = render::running_port(&record, &phase);
+                Sighting { id, state: render::state(&phase), owner: render::owner(&record), port }
+            }
             // Removed since it was listed.
             Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(None),
             Err(failure) => {
                 let owner = Owner::Unreadable(LabelError { name: "spec.json", value: failure.message });
-                Sighting { id, state: State::Dead, owner }
+                Sighting { id, state: State::Dead, owner, port: None }
             }
         }))
     }

@@ -81,6 +81,11 @@ pub(super) const fn state(phase: &Phase) -> State {
     }
 }
 
+/// The port that leads to it.
+pub(super) fn running_port(record: &Record, phase: &Phase) -> Option<u16> {
+    port(record).filter(|_| matches!(phase, Phase::Running(_)))
+}
+
 /// The instance, where the record is that of one.
 pub(super) fn instance(node: &NodeId, id: InstanceId, record: &Record, phase: &Phase, labels: Labels) -> Instance {
     let (started, exit) = match phase {
@@ -97,7 +102,7 @@ pub(super) fn instance(node: &NodeId, id: InstanceId, record: &Record, phase: &P
         slug_uri: labels.slug_uri,
         environment: environment.without_reserved(),
         slots: labels.slots,
-        port: port(record).filter(|_| matches!(phase, Phase::Running(_))),
+        port: running_port(record, phase),
         hostname: Hostname::trusted(&record.spec.hostname),
         state: state(phase),
         created: moment(record.created_ms),
@@ -145,6 +150,7 @@ mod tests {
                 slots: Slots(2),
                 slug_uri: SlugUri::parse("sha256:07").unwrap(),
                 operation: OperationId::from_bytes([1; 16]),
+                attempt: None,
             },
             environment: Environment::from_entries(["PORT=8080", "SLUG_URL=http://u:p@x/", "COLOUR=red", "HOME=/root"]),
             hostname: None,

@@ -29,6 +29,7 @@ fn spec() -> CreateSpec {
             slots: Slots(2),
             slug_uri: SlugUri::parse("http://s/d.tgz").unwrap(),
             operation: OperationId::from_bytes([7; 16]),
+            attempt: None,
         },
         environment: [("PORT", "8080"), ("TOKEN", "hunter2")].into_iter().collect(),
         hostname: None,
