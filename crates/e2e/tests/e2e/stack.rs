@@ -1,5 +1,7 @@
 //! Stack mode: no runner image; Captain fetches the slug itself, puts it on the node once, and runs it with its own pid 1.
 
+mod apps;
+mod disk_full;
 mod hardening;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,15 +10,15 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use captain_e2e::captain::Settings;
-use captain_e2e::cluster::{Lease, lease};
+use captain_e2e::cluster::{Lease, Node, lease};
 use captain_e2e::origin::{Counts, Manner, Origin};
 use captain_e2e::proxy::Proxy;
 use captain_e2e::slugs::{self, Slug};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::instances::{page, page_at};
-use crate::{Stage, assert_error, id, third_party};
+use crate::instances::page;
+use crate::{Stage, assert_error, id};
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
@@ -63,9 +65,14 @@ impl Stacked {
 
     /// The images of the first node, those without a name too.
     async fn images(&self) -> BTreeSet<String> {
-        let list = self.stage.node().engine().call("GET", "/images/json?all=1", Value::Null).await.expect(200).json();
-        list.as_array().unwrap().iter().map(|image| image["Id"].as_str().unwrap().to_owned()).collect()
+        image_ids(self.stage.node()).await
     }
+}
+
+/// The images of a node, those without a name too.
+async fn image_ids(node: &Node) -> BTreeSet<String> {
+    let list = node.engine().call("GET", "/images/json?all=1", Value::Null).await.expect(200).json();
+    list.as_array().unwrap().iter().map(|image| image["Id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The lines that an app wrote, out of a log as Captain gives it. It ends with an empty line of its own.
@@ -275,29 +282,4 @@ async fn a_folder_is_packed_pushed_and_started_by_one_command() {
     assert_eq!(port.send("GET", "/secrets/key", &[], "").await.status, 404);
     let kept = stacked.stage.captain.get("/slugs/").await.expect(200).json();
     assert_eq!(instance["slug_uri"], format!("sha256:{}", kept[0]["sha256"].as_str().unwrap()), "{kept}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn httpbin_from_pypi_packed_by_captain_runs_on_a_stack_with_python() {
-    let lease = lease(1).await;
-    let stack = format!("{}:0.0.0", lease.python_runner_image());
-    let stacked = Stacked::on(lease, &stack).await;
-    let work = tempfile::tempdir().unwrap();
-    let (app, slug) = (work.path().join("app"), work.path().join("httpbin.tgz"));
-    std::fs::create_dir_all(app.join(".profile.d")).unwrap();
-    std::fs::write(app.join("Procfile"), "web: python3 -m waitress --listen=0.0.0.0:$PORT httpbin:app\n").unwrap();
-    std::fs::write(app.join(".profile.d/python.sh"), "export PYTHONPATH=/app/vendor PYTHONUNBUFFERED=1\n").unwrap();
-    let copied = Command::new("cp").arg("-r").arg(third_party::installed()).arg(app.join("vendor")).status().unwrap();
-    assert!(copied.success());
-    let (from, to) = (app.to_str().unwrap(), slug.to_str().unwrap());
-    stdout(&stacked.stage.captain.cli(&["slug", "pack", from, "-o", to]));
-
-    let uri = stacked.stage.origin.offer_bytes("httpbin.tgz", std::fs::read(&slug).unwrap(), Manner::Properly);
-    let instance = stacked.started(stacked.node(), &uri).await;
-    let mut logs = stacked.stage.captain.stream(&format!("/instances/{}/logs?follow=1", id(&instance))).await;
-    logs.until("Serving on", Duration::from_secs(60)).await;
-    let answer: Value = serde_json::from_str(&page_at(&stacked.stage, &instance, "/get?slug=travels").await).unwrap();
-    assert_eq!(answer["args"]["slug"], "travels", "{answer}");
-    let port = stacked.stage.node().port(&instance["port"]);
-    assert_eq!(port.send("GET", "/status/418", &[], "").await.status, 418);
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use captain_e2e::captain::Settings;
@@ -20,6 +21,8 @@ const PACKAGES: [&str; 2] = ["httpbin==0.10.2", "waitress==3.0.2"];
 pub(crate) fn installed() -> PathBuf {
     let cache = std::env::var("CLUSTER_CACHE").unwrap_or_else(|_| "/var/tmp/captain-e2e-cache".into());
     let target = Path::new(&cache).join("pypi").join(PACKAGES.join("+"));
+    static TURN: Mutex<()> = Mutex::new(()); // two tests want it, and only one can give it its name
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if !target.exists() {
         std::fs::create_dir_all(&cache).unwrap();
         let work = tempfile::tempdir_in(&cache).unwrap();
