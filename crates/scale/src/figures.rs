@@ -67,6 +67,11 @@ impl Latencies {
         self.0.push(took);
     }
 
+    /// Those of another.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -141,6 +141,8 @@ pub(super) struct Containers {
     /// None: removed.
     changed: HashMap<u32, Option<Changed>>,
     made: u32,
+    /// Derived ones that were removed.
+    gone: u32,
     /// When the simulation began: the derived ones' times are before it.
     epoch: i64,
 }
@@ -151,7 +153,7 @@ fn clock() -> i64 {
 
 impl Containers {
     pub(super) fn new(engine: u32, derived: u32, epoch: i64) -> Self {
-        Self { engine, derived, next: MADE_FROM, changed: HashMap::new(), made: 0, epoch }
+        Self { engine, derived, next: MADE_FROM, changed: HashMap::new(), made: 0, gone: 0, epoch }
     }
 
     /// How many derived ones there are; what is beyond comes to be.
@@ -160,9 +162,9 @@ impl Containers {
         before..count
     }
 
-    /// A bound for the length of a listing.
+    /// How many there are.
     pub(super) fn count(&self) -> usize {
-        (self.derived + self.made) as usize
+        (self.derived - self.gone + self.made) as usize
     }
 
     fn found<'a>(&'a self, plan: &Plan, number: u32, changed: Option<&'a Changed>) -> Found<'a> {
@@ -262,6 +264,7 @@ impl Containers {
         let number = Container::with_id(id).map_or(0, |container| container.number);
         if number < self.derived {
             self.changed.insert(number, None);
+            self.gone += 1;
         } else {
             self.changed.remove(&number);
             self.made -= 1;

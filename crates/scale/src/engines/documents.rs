@@ -205,14 +205,15 @@ fn labels(container: &Found<'_>, out: &mut Vec<u8>) {
     let (app, of) = (container.app, container.container);
     write!(
         out,
-        r#""{}":"{}","{}":"{}","{}":"{SLOTS}","{}":"{}""#,
+        r#""{}":"shop-frontend-{app:04}","{}":"{}","{}":"{}","{}":"{SLOTS}","{}":"{}""#,
         label::APP,
-        format_args!("shop-frontend-{app:04}"),
+        label::ATTEMPT,
+        of.attempt(),
         label::OPERATION,
         of.operation(),
         label::SLOTS,
         label::SLUG,
-        format_args!("https://slugs.internal.example.com/shop-frontend-{app:04}/v{}.tgz", of.release()),
+        facts::slug_uri(app, of.release()),
     )
     .unwrap();
 }

@@ -62,6 +62,7 @@ impl Plan {
             (label::SLOTS, SLOTS.to_string()),
             (label::SLUG, slug_uri(app, release)),
             (label::OPERATION, container.operation().to_string()),
+            (label::ATTEMPT, container.attempt()),
         ];
         let value = |name: &str| written.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
         Labels::read(value).unwrap().unwrap()
@@ -143,6 +144,10 @@ impl Container {
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         OperationId::from_bytes(bytes)
+    }
+
+    pub(crate) fn attempt(self) -> String {
+        format!("{:016x}", self.chance(6))
     }
 
     /// Every app has two releases in the field.

@@ -18,11 +18,11 @@ mod template;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use captain_domain::InstanceId;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 pub use containers::Life;
 use containers::{Came, Containers, Found};
@@ -45,6 +45,7 @@ pub struct Engines {
     documents: Documents,
     engines: Vec<Engine>,
     counts: Counts,
+    accepting: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What was asked of all engines.
@@ -91,7 +92,7 @@ pub enum Happening {
 }
 
 impl Engines {
-    /// Sets them up and serves them on `port`, or any free one. They end with the runtime.
+    /// Sets them up and serves them on `port`, or any free one, until [`Engines::close`].
     pub async fn serve(plan: Plan, port: Option<u16>) -> Arc<Self> {
         let listeners = serve::listen(port.unwrap_or(0));
         let port = listeners[0].local_addr().unwrap().port();
@@ -106,12 +107,21 @@ impl Engines {
             documents: Documents::new(),
             engines: engines.collect(),
             counts: Counts::default(),
+            accepting: Mutex::default(),
             plan,
         });
-        for listener in listeners {
-            tokio::spawn(serve::accept(Arc::clone(&engines), listener));
-        }
+        let accepting = listeners.into_iter().map(|it| tokio::spawn(serve::accept(Arc::clone(&engines), it)));
+        *engines.accepting.lock().unwrap() = accepting.collect();
         engines
+    }
+
+    /// Takes no further connections, and gives the port back. Those that are open go when the other side ends them.
+    pub async fn close(&self) {
+        let accepting = std::mem::take(&mut *self.accepting.lock().unwrap());
+        for task in accepting {
+            task.abort();
+            let _ = task.await;
+        }
     }
 
     /// How they were planned.
@@ -303,6 +313,3 @@ impl Engine {
         receiver
     }
 }
-
-/// How long a look at a simulated engine may take, where a test waits for one.
-pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -13,17 +13,10 @@ pub(crate) const INSTANCES: u64 = 2_000_000;
 /// MiB, resident, with all of it in the view.
 const RESIDENT: f64 = 600.0;
 
-/// As many as are promised, or as the caller wants to try it with.
-pub(crate) fn size() -> (u32, u64) {
-    let given = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let nodes = given("SCALE_NODES").map_or(NODES, |nodes| u32::try_from(nodes).unwrap());
-    (nodes, given("SCALE_INSTANCES").unwrap_or(INSTANCES))
-}
-
-pub(crate) async fn load(report: &mut Report) -> Stage {
-    let (nodes, instances) = size();
+pub(crate) async fn load(report: &mut Report, plan: Plan) -> Stage {
+    let (nodes, instances) = (plan.engines, plan.instances);
     report.section(&format!("load: {nodes} nodes with {instances} instances are there when a captain starts"));
-    let engines = stage::engines(Plan::of(nodes, instances)).await;
+    let engines = stage::engines(plan).await;
     let (stage, ready) = Stage::up(&engines).await;
     report.note("all nodes healthy, all instances with details, s", format!("{:.1}", ready.took.as_secs_f64()));
     let each = ready.cpu.as_secs_f64() * 1e6 / instances as f64;

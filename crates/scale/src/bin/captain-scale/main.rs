@@ -5,11 +5,9 @@
 //!
 //! ```text
 //! cargo build --release -p captain && cargo run --release -p captain-scale --bin captain-scale -- load read
-//! captain-scale engines 300 30000          # only the engines, until it is stopped; prints DOCKER_NODES
 //! ```
 //!
-//! `CAPTAIN_BIN` names another captain than the one beside it. `SCALE_NODES` and `SCALE_INSTANCES` make it smaller, to try
-//! it out. Needs root, for more open files than a process is usually given. Ends with 1 when a bound is missed, with 2 when it is
+//! `CAPTAIN_BIN` names another captain than the one beside it. Needs root, for more open files than a process is usually given. Ends with 1 when a bound is missed, with 2 when it is
 //! called wrongly.
 
 #![allow(
@@ -21,60 +19,83 @@
     reason = "a benchmark may fail, and its output is its purpose"
 )]
 
+mod events;
 mod load;
 mod process;
 mod read;
+mod restart;
 mod stage;
+mod starts;
 
 use std::process::ExitCode;
 
 use captain_scale::engines::{DOCKER_PORT, Engines, Plan};
 use captain_scale::figures::Report;
+use clap::{Parser, ValueEnum};
 
-/// The sections, in the order in which they run.
-const SECTIONS: [&str; 2] = ["load", "read"];
+/// What the real server bears, on simulated engines.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Sections; by default all of them
+    sections: Vec<Section>,
+    /// Another number of nodes than is promised, to try it out
+    #[arg(long, default_value_t = load::NODES)]
+    nodes: u32,
+    /// Another number of instances than is promised
+    #[arg(long, default_value_t = load::INSTANCES)]
+    instances: u64,
+    /// Measure nothing: serve the engines until stopped, for a captain that is started by hand
+    #[arg(long)]
+    only_engines: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    Load,
+    Read,
+    Events,
+    Starts,
+    Restart,
+}
 
 fn main() -> ExitCode {
-    let asked: Vec<String> = std::env::args().skip(1).collect();
-    if asked.iter().any(|argument| ["-h", "--help"].contains(&argument.as_str())) {
-        println!("usage: captain-scale [SECTION…]   all of them, or some of: {}", SECTIONS.join(", "));
-        println!("       captain-scale engines NODES INSTANCES");
-        return ExitCode::SUCCESS;
-    }
+    let arguments = Arguments::parse();
     captain_scale::allow_open_files(400_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if let [command, nodes, instances] = asked.as_slice()
-        && command == "engines"
-    {
-        runtime.block_on(only_engines(nodes, instances));
+    if arguments.only_engines {
+        runtime.block_on(only_engines(Plan::of(arguments.nodes, arguments.instances)));
         return ExitCode::SUCCESS;
     }
-    if let Some(unknown) = asked.iter().find(|section| !SECTIONS.contains(&section.as_str())) {
-        eprintln!("captain-scale: there is no section '{unknown}'; there are: {}", SECTIONS.join(", "));
-        return ExitCode::from(2);
-    }
-    if cfg!(debug_assertions) && std::env::var_os("CAPTAIN_BIN").is_none() {
-        eprintln!("captain-scale: this is a debug build, and so is the captain beside it: build both with --release");
-        return ExitCode::from(2);
-    }
     println!("{}", process::machine());
-    let wanted = |section: &str| asked.is_empty() || asked.iter().any(|asked| asked == section);
+    if cfg!(debug_assertions) {
+        println!("**a debug build: its figures say nothing**");
+    }
     let mut report = Report::default();
-    runtime.block_on(run(&mut report, wanted));
+    runtime.block_on(run(&mut report, &arguments));
     report.end()
 }
 
-async fn run(report: &mut Report, wanted: impl Fn(&str) -> bool) {
-    if wanted("load") || wanted("read") {
-        let stage = load::load(report).await;
-        if wanted("read") {
+async fn run(report: &mut Report, arguments: &Arguments) {
+    let wanted = |section| arguments.sections.is_empty() || arguments.sections.contains(&section);
+    if [Section::Load, Section::Read, Section::Events].into_iter().any(wanted) {
+        let stage = load::load(report, Plan::of(arguments.nodes, arguments.instances)).await;
+        if wanted(Section::Read) {
             read::read(report, &stage).await;
         }
+        if wanted(Section::Events) {
+            events::events(report, &stage).await;
+        }
+        stage.end().await;
+    }
+    if wanted(Section::Starts) {
+        starts::starts(report).await;
+    }
+    if wanted(Section::Restart) {
+        restart::restart(report).await;
     }
 }
 
-async fn only_engines(nodes: &str, instances: &str) {
-    let plan = Plan::of(nodes.parse().unwrap(), instances.parse().unwrap());
+async fn only_engines(plan: Plan) {
     let engines = Engines::serve(plan, Some(DOCKER_PORT)).await;
     println!("DOCKER_NODES={}", engines.list());
     let mut before = None;

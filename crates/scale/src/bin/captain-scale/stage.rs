@@ -54,6 +54,12 @@ impl Stage {
         (stage, Ready { took, cpu })
     }
 
+    /// Takes everything down: the next stage is on the same port.
+    pub(crate) async fn end(self) {
+        drop(self.captain);
+        self.engines.close().await;
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.captain.pid()
     }
@@ -90,6 +96,16 @@ impl Stage {
             }
             assert!(begin.elapsed() < PATIENCE, "the captain does not know all instances: {}", self.complaints());
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the captain counts every instance that runs on the engines.
+    pub(crate) async fn counts_all(&self) {
+        let mut client = self.client().await;
+        let begin = Instant::now();
+        while !self.has_all(&mut client, self.engines.containers()).await {
+            assert!(begin.elapsed() < PATIENCE, "the captain counts other instances: {}", self.complaints());
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
