@@ -73,13 +73,14 @@ TOML
 dockerd_start() { # NODE
   local dir=$DIR/$1 tcp
   rm -f "$dir/dockerd.pid"
+  [ -e "$dir/daemon.json" ] || echo '{}' >"$dir/daemon.json" # never the machine's own; tests change it
   if engine_has_tls "$1"; then
     tcp="--tlsverify --tlscacert=$DIR/tls/ca.pem --tlscert=$dir/tls/cert.pem --tlskey=$dir/tls/key.pem -H tcp://$(engine_address "$1"):2376"
   else
     tcp="--tls=false -H tcp://$(engine_address "$1"):2375" # said aloud, else newer engines wait 15 s before they start
   fi
   # shellcheck disable=SC2086 # words are meant
-  daemon "$dir/dockerd.log" "$1" dockerd --log-level warn --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" \
+  daemon "$dir/dockerd.log" "$1" dockerd --config-file "$dir/daemon.json" --log-level warn --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" \
     --containerd "$dir/containerd.sock" -H "unix://$dir/docker.sock" $tcp --bip "172.30.$(engine_number "$1").1/24" \
     --insecure-registry "$SUBNET.0/24" --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$CGROUP/$1" --shutdown-timeout 2
 }

@@ -5,12 +5,14 @@
 //! the node next has it mended first.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
@@ -19,6 +21,9 @@ use crate::http::Endpoint;
 
 /// As many tests as this run at once; more engines would only make two cores busier. The last one speaks TLS and has an sshd.
 const NODES: u8 = 4;
+
+/// What an engine is told beside its command line.
+const USUAL_SETTINGS: &str = "{}";
 
 /// Numbers of clusters that test processes choose from. 0 is the developer's own.
 const NUMBERS: std::ops::RangeInclusive<u8> = 1..=9;
@@ -235,6 +240,35 @@ impl Node {
         self.fault("restart");
     }
 
+    /// Whether what runs is to outlive its engine: restarts the engine with that setting. Whoever leases the node next has it as usual.
+    pub fn live_restore(&self, on: bool) {
+        std::fs::write(self.settings(), if on { "{\"live-restore\": true}" } else { USUAL_SETTINGS }).unwrap();
+        self.restart();
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.socket.with_file_name("daemon.json")
+    }
+
+    /// Where its engine keeps everything.
+    #[must_use]
+    pub fn data_root(&self) -> PathBuf {
+        self.socket.with_file_name("data")
+    }
+
+    /// Listens on these ports of the node as a program of somebody else would, as long as what is returned lives. Ports that are
+    /// taken are left out.
+    #[must_use]
+    pub fn occupy(&self, ports: impl Iterator<Item = u16> + Send + 'static) -> Vec<TcpListener> {
+        let network = File::open(format!("/run/netns/captain-{}-{}", cluster().number, self.name)).unwrap();
+        // A thread of its own, which ends in the other network.
+        let listening = std::thread::spawn(move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            ports.filter_map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok()).collect()
+        });
+        listening.join().unwrap()
+    }
+
     /// Unplugs its network.
     pub fn cut(&self) {
         self.fault("cut");
@@ -276,6 +310,9 @@ impl Node {
         let answers =
             || async { matches!(tokio::time::timeout(Duration::from_secs(2), engine.answers()).await, Ok(true)) };
         self.join();
+        if std::fs::read_to_string(self.settings()).is_ok_and(|settings| settings.trim() != USUAL_SETTINGS) {
+            self.live_restore(false);
+        }
         if !answers().await {
             self.wake_if_alive();
             if !answers().await {

@@ -20,6 +20,19 @@ struct Sabotage {
     times: u32,
 }
 
+/// What is held until its sender goes away.
+struct Hold {
+    matches: Box<dyn Fn(&str) -> bool + Send>,
+    /// Whether the engine gets the request, and only its answer is held.
+    delivered: bool,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hold {{ delivered: {} }}", self.delivered)
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     sent: AtomicU64,
@@ -31,6 +44,12 @@ struct State {
     stalled: Mutex<Option<String>>,
     /// Of answers to requests with this in their path, only the beginning is.
     hushed: Mutex<Option<String>>,
+    /// Requests that are held, and those whose answers are.
+    held: Mutex<Option<Hold>>,
+    /// How many requests have been held.
+    holding: AtomicU32,
+    /// Of answers to requests with this method and this in their path, so many are replaced by a failure of the engine.
+    failed: Mutex<Option<Sabotage>>,
     /// The first lines of all requests, in the order in which they came.
     requests: Mutex<Vec<String>>,
     severed: Notify,
@@ -120,6 +139,36 @@ impl Proxy {
         *self.state.hushed.lock().unwrap() = Some(path.to_owned());
     }
 
+    /// Delivers the next `times` requests with this method and this in their path, and puts a failure of the engine in the place of the
+    /// answer.
+    pub fn fail_answers(&self, method: &str, path: &str, times: u32) {
+        *self.state.failed.lock().unwrap() =
+            Some(Sabotage { method: format!("{method} "), path: path.to_owned(), times });
+    }
+
+    /// How many answers are still to be replaced.
+    #[must_use]
+    pub fn answers_to_fail(&self) -> u32 {
+        self.state.failed.lock().unwrap().as_ref().map_or(0, |sabotage| sabotage.times)
+    }
+
+    /// From now on, requests whose first line (`POST /v1.41/containers/create?name=x`) matches get no answer; the engine gets them if
+    /// they are to be delivered.
+    pub fn hold(&self, delivered: bool, matches: impl Fn(&str) -> bool + Send + 'static) {
+        *self.state.held.lock().unwrap() = Some(Hold { matches: Box::new(matches), delivered });
+    }
+
+    /// Holds nothing any more. What is held stays so until its sender goes away, or the wire is severed.
+    pub fn release(&self) {
+        *self.state.held.lock().unwrap() = None;
+    }
+
+    /// How many requests have been held. Of one that is to be delivered it is known that the engine has answered it.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.state.holding.load(Ordering::Relaxed)
+    }
+
     /// The first lines of all requests so far, without the protocol: `GET /v1.41/containers/json?all=1`.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
@@ -142,6 +191,8 @@ impl Proxy {
 #[derive(Debug, Default)]
 struct Fate {
     lost: AtomicBool,
+    failed: AtomicBool,
+    held: AtomicBool,
     hushed: AtomicBool,
 }
 
@@ -169,7 +220,18 @@ async fn upward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
         if names(&state.stalled, &buffer[..read]) {
             std::future::pending::<()>().await; // until the other side closes
         }
-        if strikes(state, &buffer[..read]) {
+        match holds(state, &buffer[..read]) {
+            Some(true) => fate.held.store(true, Ordering::Relaxed),
+            Some(false) => {
+                state.holding.fetch_add(1, Ordering::Relaxed);
+                std::future::pending::<()>().await; // until the other side closes
+            }
+            None => {}
+        }
+        if strikes(&state.failed, &buffer[..read]) {
+            fate.failed.store(true, Ordering::Relaxed);
+        }
+        if strikes(&state.sabotage, &buffer[..read]) {
             fate.lost.store(true, Ordering::Relaxed);
         }
         if names(&state.hushed, &buffer[..read]) {
@@ -197,8 +259,15 @@ fn names(path: &Mutex<Option<String>>, bytes: &[u8]) -> bool {
     path.lock().unwrap().as_ref().is_some_and(|path| request_line(bytes).contains(path))
 }
 
-fn strikes(state: &State, bytes: &[u8]) -> bool {
-    let mut sabotage = state.sabotage.lock().unwrap();
+/// Whether this is a request that is held, and then whether it is delivered.
+fn holds(state: &State, bytes: &[u8]) -> Option<bool> {
+    let line = request_line(bytes);
+    let (request, _) = line.split_once(" HTTP/1.1")?;
+    state.held.lock().unwrap().as_ref().filter(|hold| (hold.matches)(request)).map(|hold| hold.delivered)
+}
+
+fn strikes(sabotage: &Mutex<Option<Sabotage>>, bytes: &[u8]) -> bool {
+    let mut sabotage = sabotage.lock().unwrap();
     let Some(plan) = sabotage.as_mut().filter(|plan| plan.times > 0) else { return false };
     let line = request_line(bytes);
     let hit = line.starts_with(&plan.method) && line.contains(&plan.path);
@@ -206,9 +275,22 @@ fn strikes(state: &State, bytes: &[u8]) -> bool {
     hit
 }
 
+/// What an engine answers when something has gone wrong inside it.
+const FAILURE: &[u8] =
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 32\r\n\
+connection: close\r\n\r\n{\"message\":\"something is wrong\"}";
+
 async fn downward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: &State, fate: &Fate) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if fate.held.load(Ordering::Relaxed) {
+            state.holding.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await; // until the other side closes
+        }
+        if fate.failed.load(Ordering::Relaxed) {
+            let _ = to.write_all(FAILURE).await;
+            return;
+        }
         if fate.lost.load(Ordering::Relaxed) || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }

@@ -22,7 +22,7 @@ const PER_PASS: usize = 64;
 
 /// Collects until the captain closes.
 pub async fn collect(captain: Captain) {
-    let mut collector = Collector { captain: captain.clone(), unstarted: HashMap::new(), passes: HashMap::new() };
+    let mut collector = Collector { captain: captain.clone(), passing: HashMap::new(), passes: HashMap::new() };
     let every = EVERY.min(captain.policy().exited_kept.max(Duration::from_secs(1)));
     loop {
         let pause = captain.chance().between(every.mul_f64(0.8), every);
@@ -37,8 +37,9 @@ pub async fn collect(captain: Captain) {
 
 struct Collector {
     captain: Captain,
-    /// Since when this captain has seen each container created and not started. Its own clock, since those of engines differ.
-    unstarted: HashMap<InstanceId, Instant>,
+    /// Since when this captain has seen each container in a state that should soon be over: created and not started, or being
+    /// removed. Its own clock, since those of engines differ.
+    passing: HashMap<InstanceId, (State, Instant)>,
     /// What is being removed from each node, in a task of its own: one that hangs keeps no other waiting.
     passes: HashMap<NodeId, JoinHandle<()>>,
 }
@@ -55,10 +56,10 @@ struct Due {
 impl Collector {
     fn pass(&mut self) {
         self.passes.retain(|_, pass| !pass.is_finished());
-        let mut still_unstarted = HashMap::new();
+        let mut still_passing = HashMap::new();
         for handle in self.captain.nodes() {
             let node = handle.engine.node().clone();
-            let due = self.due(&node, &mut still_unstarted);
+            let due = self.due(&node, &mut still_passing);
             if due.is_empty() || self.passes.contains_key(&node) {
                 continue;
             }
@@ -70,14 +71,20 @@ impl Collector {
             });
             self.passes.insert(node, pass);
         }
-        self.unstarted = still_unstarted;
+        self.passing = still_passing;
     }
 
-    fn due(&self, node: &NodeId, unstarted: &mut HashMap<InstanceId, Instant>) -> Vec<Due> {
+    fn due(&self, node: &NodeId, passing: &mut HashMap<InstanceId, (State, Instant)>) -> Vec<Due> {
         let policy = self.captain.policy();
         let (now, wall) = (Instant::now(), self.captain.now());
         self.captain.fleet().read(|view| {
             let own = |operation| view.claim(operation).is_some();
+            let mut lingers = |id, state| {
+                let seen = self.passing.get(&id).filter(|(before, _)| *before == state);
+                let since = seen.map_or(now, |(_, since)| *since);
+                passing.insert(id, (state, since));
+                now - since >= policy.claim_grace
+            };
             let mut due = Vec::new();
             for instance in view.instances_of(node).filter(|instance| instance.is_certain()) {
                 let id = instance.id();
@@ -89,10 +96,15 @@ impl Collector {
                         }
                     }
                     State::Created if !instance.operation().is_some_and(own) => {
-                        let since = *self.unstarted.get(&id).unwrap_or(&now);
-                        unstarted.insert(id, since);
-                        if now - since >= policy.claim_grace {
+                        if lingers(id, State::Created) {
                             due.push(Due { id, why: "it was never started, and its captain is gone", force: false });
+                        }
+                    }
+                    // One that failed half way: Docker 20.10 goes on to list what is dead as being removed, tells nobody, and holds
+                    // its slots for ever. Where the removal does go on, this one is refused.
+                    State::Removing => {
+                        if lingers(id, State::Removing) {
+                            due.push(Due { id, why: "its removal does not end", force: false });
                         }
                     }
                     State::Dead => due.push(Due { id, why: "its removal failed half way", force: true }),

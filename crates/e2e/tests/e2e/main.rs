@@ -17,6 +17,8 @@ mod configuration;
 mod discovery;
 mod documents;
 mod faults;
+mod faults_captains;
+mod faults_engines;
 mod harness;
 mod instances;
 mod lifecycle;
@@ -29,6 +31,7 @@ mod routes;
 mod slug_fetching;
 mod stack;
 mod third_party;
+mod wired;
 
 use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::cluster::{Lease, Node, lease};

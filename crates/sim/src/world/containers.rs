@@ -46,6 +46,8 @@ pub(crate) struct Container {
     pub(crate) since: Duration,
     /// The captain that made it.
     pub(crate) maker: Option<usize>,
+    /// Whether listings go on to call it as it was before its removal failed, as those of Docker 20.10 do.
+    pub(crate) listed_as_removing: bool,
     /// Whether its lock is held by something that does not end: only listings answer.
     pub(crate) stuck: bool,
 }
@@ -72,7 +74,8 @@ impl Container {
             Kind::Foreign => Owner::Foreign,
             Kind::Poison => Owner::Unreadable(LabelError { name: "captain.slots", value: "many".to_owned() }),
         };
-        Sighting { id, state: self.state, owner, port: self.port }
+        let state = if self.listed_as_removing { Doing::Removing } else { self.state };
+        Sighting { id, state, owner, port: self.port }
     }
 
     fn inspected(&self, id: InstanceId, node: &NodeId) -> Inspected {
@@ -173,6 +176,7 @@ impl State {
             created,
             since,
             maker,
+            listed_as_removing: false,
             stuck: false,
         };
         self.nodes[node].containers.insert(id, container);
@@ -325,7 +329,18 @@ impl State {
         }
         if self.nodes[node].disk_full || self.unlucky(60) {
             self.count("dead container");
-            self.change(node, id, "removal failed", |container| container.state = Doing::Dead);
+            // And it may be that nobody is told.
+            let silent = self.chance.random_bool(0.5);
+            let before = self.plan.events_lost;
+            if silent {
+                self.count("death not told");
+                self.plan.events_lost = 1000;
+            }
+            self.change(node, id, "removal failed", |container| {
+                container.state = Doing::Dead;
+                container.listed_as_removing = silent;
+            });
+            self.plan.events_lost = before;
             return Err((ErrorKind::Failed, "unable to remove filesystem: device or resource busy"));
         }
         self.vanish(node, id);

@@ -161,6 +161,7 @@ impl State {
             if let Some(container) = self.nodes[node].containers.get_mut(&id) {
                 // Locks do not outlive the daemon.
                 container.stuck = false;
+                container.listed_as_removing = false;
                 if state == Doing::Removing {
                     container.state = Doing::Dead;
                 }

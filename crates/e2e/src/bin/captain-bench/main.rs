@@ -20,6 +20,7 @@
 )]
 
 mod changes;
+mod faults;
 mod figures;
 mod hundred;
 mod memory;
@@ -35,7 +36,7 @@ use figures::Report;
 use hundred::Hundred;
 
 /// The sections, in the order in which they run.
-const SECTIONS: [&str; 5] = ["start", "stop", "parallel", "memory", "read"];
+const SECTIONS: [&str; 6] = ["start", "stop", "parallel", "memory", "read", "faults"];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -86,5 +87,9 @@ async fn run(report: &mut Report, wanted: impl Fn(&str) -> bool) {
         if wanted("read") {
             read::read(report, &hundred).await;
         }
+    }
+    if wanted("faults") {
+        faults::hung(report).await;
+        faults::recovery(report).await;
     }
 }

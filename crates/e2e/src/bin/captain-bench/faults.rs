@@ -1,0 +1,229 @@
+//! What breaks, and how little it is felt: a hung engine among others, and a server that is killed and started again.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use captain_e2e::captain::{Captain, Settings};
+use captain_e2e::cluster::{Lease, lease_on_tcp};
+use captain_e2e::origin::Origin;
+use captain_e2e::{eventually, slugs};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::figures::{Report, Series};
+use crate::process;
+use crate::stage::order;
+use crate::wire::{Wire, text};
+
+/// Pairs of a time with all engines well and one with a hung engine; which is first changes.
+const PAIRS: usize = 6;
+/// Of each half of a pair, and on each of the two engines that are well.
+const STARTS: usize = 20;
+const READS: usize = 2_000;
+/// Beside what it was.
+const FELT: f64 = 1.10;
+
+/// Instances of the server that is killed.
+const INSTANCES: usize = 300;
+const DEATHS: usize = 10;
+/// Seconds from the start of the process until everything is there again.
+const RECOVERY: f64 = 1.0;
+
+const NODES: usize = 3;
+
+/// Milliseconds of what was done again and again.
+#[derive(Debug, Default)]
+struct Times {
+    starts: Vec<f64>,
+    reads: Vec<f64>,
+}
+
+fn p99(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[(sorted.len() * 99).div_ceil(100) - 1]
+}
+
+fn ms(begin: Instant) -> f64 {
+    begin.elapsed().as_secs_f64() * 1e3
+}
+
+pub(crate) async fn hung(report: &mut Report) {
+    report.section("faults: POST and GET on two engines while a third one hangs, over the same with all well");
+    let lease = lease_on_tcp(NODES).await;
+    let origin = Origin::start(&lease).await;
+    let slug = origin.offer("bench.tgz", slugs::script(slugs::IDLE));
+    let captain = Settings::of(&lease).start().await;
+    // Something to read, and the image on every node.
+    for node in lease.nodes() {
+        let _ = captain.post("/instances/", order(node, &slug).to_string()).await.expect(201);
+    }
+    let (mut well, mut hung) = (Times::default(), Times::default());
+    let mut pairs = Series::default();
+    for pair in 0..PAIRS {
+        let (mut now_well, mut now_hung) = (Times::default(), Times::default());
+        if pair % 2 == 0 {
+            measure(&captain, &lease, &slug, &mut now_well).await;
+        }
+        lease.node(2).hang();
+        measure(&captain, &lease, &slug, &mut now_hung).await;
+        lease.node(2).wake();
+        captain.node_becomes(&lease.node(2).name, "healthy").await;
+        if pair % 2 == 1 {
+            measure(&captain, &lease, &slug, &mut now_well).await;
+        }
+        pairs.push(p99(&now_hung.starts) / p99(&now_well.starts));
+        for (all, now) in [(&mut well, now_well), (&mut hung, now_hung)] {
+            all.starts.extend(now.starts);
+            all.reads.extend(now.reads);
+        }
+    }
+    for (name, hung, well) in [("POST", &hung.starts, &well.starts), ("GET", &hung.reads, &well.reads)] {
+        let (with, without) = (p99(hung), p99(well));
+        let shown =
+            format!("{:.3}: {with:.3} ms over {without:.3} ms, {} and {}", with / without, hung.len(), well.len());
+        report.at_most(&format!("p99 of {name} while one of three engines hangs"), with / without, &shown, FELT);
+    }
+    report.note("  the slowest POST of a half over that of the other", pairs.shown(2));
+}
+
+/// Starts on two nodes and reads at the same time, each over a connection that is kept; then all that was started is stopped.
+async fn measure(captain: &Captain, lease: &Lease, slug: &str, times: &mut Times) {
+    let address = captain.address();
+    let mut starting = JoinSet::new();
+    for node in lease.nodes().take(2) {
+        let body = Bytes::from(order(node, slug).to_string());
+        starting.spawn(async move {
+            let mut wire = Wire::warm(address, "/ping/ping").await;
+            let (mut took, mut ids) = (Vec::new(), Vec::new());
+            for _ in 0..STARTS {
+                let begin = Instant::now();
+                let answer = wire.send("POST", "/instances/", &body, &[201]).await;
+                took.push(ms(begin));
+                ids.push(text(&answer, "id"));
+            }
+            (took, ids)
+        });
+    }
+    let mut wire = Wire::warm(address, "/ping/ping").await;
+    let mut ids = Vec::new();
+    for (took, started) in starting.join_all().await {
+        times.starts.extend(took);
+        ids.extend(started);
+    }
+    let one = format!("/instances/{}", ids[0]);
+    for read in 0..READS {
+        let path = ["/instances/", one.as_str(), "/nodes/"][read % 3];
+        let begin = Instant::now();
+        wire.send("GET", path, &Bytes::new(), &[200]).await;
+        times.reads.push(ms(begin));
+    }
+    for id in ids {
+        wire.send("DELETE", &format!("/instances/{id}"), &Bytes::new(), &[204]).await;
+    }
+    process::rest(&[captain.pid()]).await;
+}
+
+/// What a captain shows, without what changes with every look.
+async fn shown(wire: &mut Wire) -> (Vec<Value>, Vec<Value>) {
+    let list = async |wire: &mut Wire, path: &str| -> Vec<Value> {
+        serde_json::from_slice(&wire.send("GET", path, &Bytes::new(), &[200]).await).unwrap()
+    };
+    let mut instances = list(wire, "/instances/").await;
+    instances.sort_by_key(|instance| instance["id"].to_string());
+    let nodes = list(wire, "/nodes/").await;
+    let nodes = nodes.into_iter().map(|node| serde_json::json!([node["id"], node["state"], node["slots"]])).collect();
+    (instances, nodes)
+}
+
+pub(crate) async fn recovery(report: &mut Report) {
+    report.section(&format!(
+        "faults: kill -9 of the server at {INSTANCES} containers on {NODES} engines, until all is as it was"
+    ));
+    let lease = lease_on_tcp(NODES).await;
+    let origin = Origin::start(&lease).await;
+    let slug = origin.offer("bench.tgz", slugs::script("exec sleep 100000"));
+    let settings = Settings::of(&lease).set("SLOTS_PER_NODE", INSTANCES).set("DEFAULT_SLOTS_PER_INSTANCE", 1);
+    let mut captain = settings.clone().start().await;
+    populate(&captain, &lease, &slug).await;
+    let mut wire = Wire::warm(captain.address(), "/ping/ping").await;
+    let before = shown(&mut wire).await;
+    assert_eq!(before.0.len(), INSTANCES);
+    let (mut took, mut floor) = (Series::default(), Series::default());
+    for _ in 0..DEATHS {
+        captain.crash();
+        floor.push(asked_directly(&lease, &before.0).await.as_secs_f64());
+        let begin = Instant::now();
+        captain = settings.clone().start_anyhow().await;
+        let mut wire = Wire::warm(captain.address(), "/ping/ping").await;
+        while shown(&mut wire).await != before {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it is never as it was");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        took.push(begin.elapsed().as_secs_f64());
+    }
+    report.at_most(
+        "seconds until ready and right",
+        took.median(),
+        &format!("{}, {DEATHS} deaths", took.shown(3)),
+        RECOVERY,
+    );
+    report.note("  the engines alone: list and inspect all, s", floor.shown(3));
+    drop(captain);
+    clear(&lease).await;
+}
+
+async fn populate(captain: &Captain, lease: &Lease, slug: &str) {
+    let mut starting = JoinSet::new();
+    for node in lease.nodes() {
+        let (address, body) = (captain.address(), Bytes::from(order(node, slug).to_string()));
+        starting.spawn(async move {
+            let mut wire = Wire::warm(address, "/ping/ping").await;
+            for _ in 0..INSTANCES / NODES {
+                wire.send("POST", "/instances/", &body, &[201]).await;
+            }
+        });
+    }
+    starting.join_all().await;
+    // The runner of each fetches its slug after it has been started.
+    process::rest(&[captain.pid()]).await;
+}
+
+/// The least that it takes to know all this: each engine lists, and inspects each of its containers, 16 at a time.
+async fn asked_directly(lease: &Lease, instances: &[Value]) -> Duration {
+    let mut asking = JoinSet::new();
+    let mut wires = Vec::new();
+    for node in lease.nodes() {
+        let of_node = instances.iter().filter(|instance| instance["node"] == node.name.as_str());
+        let ids: Vec<String> = of_node.map(|instance| instance["id"].as_str().unwrap().to_owned()).collect();
+        for share in ids.chunks(ids.len().div_ceil(16)) {
+            wires.push((Wire::warm(node.engine_address(), "/_ping").await, share.to_vec()));
+        }
+    }
+    let begin = Instant::now();
+    for (mut wire, ids) in wires {
+        asking.spawn(async move {
+            wire.send("GET", "/containers/json?all=true", &Bytes::new(), &[200]).await;
+            for id in ids {
+                wire.send("GET", &format!("/containers/{id}/json"), &Bytes::new(), &[200]).await;
+            }
+        });
+    }
+    asking.join_all().await;
+    begin.elapsed()
+}
+
+async fn clear(lease: &Lease) {
+    let mut clearing = JoinSet::new();
+    for node in lease.nodes() {
+        clearing.spawn(async move {
+            let engine = node.engine();
+            engine.clear().await;
+            eventually("an empty node", Duration::from_secs(60), || async {
+                engine.containers().await.is_empty().then_some(())
+            })
+            .await;
+        });
+    }
+    clearing.join_all().await;
+}
