@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::actions::listing::Listings;
 use crate::engine::{Engine, EngineError, Preparation};
 use crate::fleet::Fleet;
 use crate::node_slugs::SlugUse;
@@ -156,6 +157,8 @@ pub struct NodeHandle {
     pub poke: Notify,
     /// Preparations under way: one per node and thing at a time, however many starts wait for it.
     pub(crate) preparing: Mutex<BTreeMap<Preparation, Arc<Preparations>>>,
+    /// Listings that starts wait for.
+    pub(crate) listings: Listings,
     /// Which prepared slugs starts need, and when they needed them last.
     pub(crate) slug_use: SlugUse,
     /// Ends the node's watcher.
@@ -173,6 +176,7 @@ impl NodeHandle {
             changes: Semaphore::new(CHANGES_PER_NODE),
             poke: Notify::new(),
             preparing: Mutex::default(),
+            listings: Listings::default(),
             slug_use: SlugUse::default(),
             leaves,
         }

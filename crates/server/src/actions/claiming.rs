@@ -1,11 +1,13 @@
 //! Claiming: a container that has been created waits, by listings of its node, until it may be started, or gives way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use captain_domain::claim::{self, Bid, Hold, Taken, Verdict};
 use captain_domain::{InstanceId, Slots, State};
 use tokio::time::{Instant, sleep};
 
+use super::listing;
 use super::start::{Failure, StartError, Starting};
 use crate::engine::{EngineError, Inspected, Owner};
 use crate::fleet::Phase;
@@ -51,10 +53,10 @@ impl Starting<'_> {
     }
 
     /// Lists the node and judges this claim.
-    async fn judge(&self, id: InstanceId) -> Result<Judgement, EngineError> {
-        let (fleet, engine) = (self.captain.fleet(), &self.handle.engine);
+    async fn judge(&self, id: InstanceId) -> Result<Judgement, Arc<EngineError>> {
+        let fleet = self.captain.fleet();
         let own = Bid { operation: self.order.operation, attempt: Some(self.attempt) };
-        let sightings = engine.list().await?;
+        let sightings = listing::list(self.handle).await?;
         let (mut taken, mut rival) = (Vec::new(), false);
         // Whatever else the creation made (an engine may have carried it out twice) is not this claim, and is never started.
         for sighting in sightings.iter().filter(|sighting| sighting.id != id) {

@@ -4,6 +4,7 @@
 //! A failed engine call is *unknown*, not *failed*: it is looked up by its operation and attempt before anything else is tried.
 
 mod claiming;
+pub(crate) mod listing;
 pub mod logs;
 mod preparing;
 mod prescription;

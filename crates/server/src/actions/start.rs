@@ -120,6 +120,12 @@ impl From<EngineError> for StartError {
     }
 }
 
+impl From<Arc<EngineError>> for StartError {
+    fn from(error: Arc<EngineError>) -> Self {
+        Self::Engine(error)
+    }
+}
+
 /// Starts an instance and answers when its container runs. Runs to its end although the caller goes away.
 pub async fn start(captain: &Captain, order: Order) -> Result<Instance, StartError> {
     let acting = captain.clone();

@@ -1,0 +1,44 @@
+//! Listings of a node that claims share.
+//!
+//! A claim needs a listing that *began* after its container was created. While one is under way, all claims that come wait for the
+//! next one, and share it: 20 starts at once cost an engine a few listings, not 20 or more of a list that grows with each.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::time::timeout;
+
+use crate::captain::NodeHandle;
+use crate::engine::{EngineError, Sighting};
+
+/// How long a listing waits for the one before it to end. One that hangs must not add its whole deadline to that of the next.
+const TURN: Duration = Duration::from_secs(1);
+
+type Outcome = Result<Arc<[Sighting]>, Arc<EngineError>>;
+
+/// The listings of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Listings {
+    /// The one that has not begun: who asks now may share it.
+    next: Mutex<Option<Shared<BoxFuture<'static, Outcome>>>>,
+    /// Held by the one that is under way.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// A listing of the node that begins after this call.
+pub(super) async fn list(handle: &Arc<NodeHandle>) -> Outcome {
+    let coming = {
+        let mut next = handle.listings.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.get_or_insert_with(|| begin(Arc::clone(handle)).boxed().shared()).clone()
+    };
+    coming.await
+}
+
+async fn begin(handle: Arc<NodeHandle>) -> Outcome {
+    let _turn = timeout(TURN, handle.listings.turn.lock()).await;
+    // It begins: who comes from here on needs a later one.
+    handle.listings.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+    handle.engine.list().await.map(Into::into).map_err(Arc::new)
+}
