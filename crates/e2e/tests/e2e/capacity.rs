@@ -40,13 +40,17 @@ async fn overbook(captains: &[&Captain], stage: &Stage) {
         }
         assert_eq!((started.len(), refused.len()), (5, 15), "round {round}");
         let mut expected: Vec<String> = started.iter().map(|answer| id(&answer.json())).collect();
-        let mut there: Vec<String> =
-            node.engine().containers().await.iter().map(|c| c["Id"].as_str().unwrap().to_owned()).collect();
         expected.sort();
-        there.sort();
-        assert_eq!(there, expected, "round {round}: what is on the engine is what was answered with 201");
+        // A refused start is answered when its claim is gone, or after ten seconds.
+        eventually("what is on the engine to be what was answered with 201", Duration::from_secs(20), || async {
+            let containers = node.engine().containers().await;
+            let mut there: Vec<&str> = containers.iter().map(|container| container["Id"].as_str().unwrap()).collect();
+            there.sort_unstable();
+            (there == expected).then_some(())
+        })
+        .await;
         for captain in captains {
-            eventually("all captains to count 10", Duration::from_secs(5), || async {
+            eventually("all captains to count 10", Duration::from_secs(20), || async {
                 (captain.node(&node.name).await["slots"] == json!({"free": 0, "total": 10, "used": 10})).then_some(())
             })
             .await;
@@ -55,7 +59,7 @@ async fn overbook(captains: &[&Captain], stage: &Stage) {
             let _ = captains[0].delete(&format!("/instances/{id}")).await.expect(204);
         }
         for captain in captains {
-            eventually("all captains to count 0", Duration::from_secs(5), || async {
+            eventually("all captains to count 0", Duration::from_secs(20), || async {
                 (captain.node(&node.name).await["slots"]["used"] == 0).then_some(())
             })
             .await;

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use captain_e2e::captain::{Captain, Settings};
-use captain_e2e::cluster::{Lease, lease_on_tcp};
-use captain_e2e::origin::Origin;
-use captain_e2e::proxy::Proxy;
-use captain_e2e::{eventually, slugs};
+use captain_e2e::eventually;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::wired::{Watch, at_a_wire, settles};
+use crate::wired::{Ground, Watch, settles};
 use crate::{assert_error, id};
 
 /// A step of a captain: an engine call that it has sent, or whose answer it waits for.
@@ -43,12 +40,12 @@ fn operation(number: u32) -> String {
 
 /// Lets a captain come to a step of what it is asked for, and kills it there. `delivered`: when the engine has done it.
 async fn dies_at(
-    lease: &Lease,
+    ground: &Ground,
     step: &Step,
     delivered: bool,
     ask: impl AsyncFnOnce(&Captain) -> tokio::task::JoinHandle<()>,
 ) {
-    let (captain, wire): (Captain, Proxy) = at_a_wire(lease, |settings| few_slots(settings)).await;
+    let (captain, wire) = ground.at_a_wire(few_slots).await;
     wire.hold(delivered, step.matches);
     let asking = ask(&captain).await;
     eventually("the captain to come to the step", Duration::from_secs(30), || async {
@@ -67,16 +64,14 @@ fn few_slots(settings: Settings) -> Settings {
 /// C4, 6. What the dead leave is swept after a grace of 14 s and the next pass of the collector: for all of them at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_a_start_may_be_the_last_of_its_captain() {
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let body =
-        json!({"app": "demo", "node": node.name, "slug_uri": origin.offer("idle.tgz", slugs::script(slugs::IDLE))});
+    let ground = Ground::lay().await;
+    let node = ground.node();
+    let body = ground.order("demo");
     let watch = Watch::over(node);
     let steps: Vec<(&Step, bool)> = START.iter().flat_map(|step| [(step, false), (step, true)]).collect();
     let operations: Vec<String> = (0..steps.len() as u32).map(operation).collect();
     for ((step, delivered), operation) in steps.iter().zip(&operations) {
-        dies_at(&lease, step, *delivered, async |captain| {
+        dies_at(&ground, step, *delivered, async |captain| {
             let (endpoint, body, operation) = (captain.endpoint(), body.to_string(), operation.clone());
             tokio::spawn(async move {
                 let headers = [("content-type", "application/json"), ("captain-operation", operation.as_str())];
@@ -85,7 +80,7 @@ async fn every_step_of_a_start_may_be_the_last_of_its_captain() {
         })
         .await;
     }
-    let heir = few_slots(Settings::of(&lease)).start().await;
+    let heir = few_slots(ground.settings()).start().await;
     for operation in &operations {
         // The client that was not answered asks the other captain.
         eventually("an instance of the operation", Duration::from_secs(60), || async {
@@ -114,14 +109,12 @@ async fn every_step_of_a_start_may_be_the_last_of_its_captain() {
 /// C4, 7.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_a_stop_may_be_the_last_of_its_captain() {
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
-    let heir = few_slots(Settings::of(&lease)).start().await;
+    let ground = Ground::lay().await;
+    let node = ground.node();
+    let heir = few_slots(ground.settings()).start().await;
     for (step, delivered) in STOP.iter().flat_map(|step| [(step, false), (step, true)]) {
-        let id = id(&heir.started("demo", &node.name, &slug).await);
-        dies_at(&lease, step, delivered, async |captain| {
+        let id = ground.started(&heir, "demo").await;
+        dies_at(&ground, step, delivered, async |captain| {
             let (endpoint, path) = (captain.endpoint(), format!("/instances/{id}"));
             tokio::spawn(async move {
                 let _ = endpoint.send("DELETE", &path, &[], "").await;
@@ -168,14 +161,12 @@ async fn insist(captains: [&Captain; 2], operation: &str, bodies: [Value; 2]) {
 /// captains' own rule is all there is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_two_captains_are_given_is_carried_out_once() {
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
-    let (one, first_wire) = at_a_wire(&lease, few_slots).await;
-    let (two, second_wire) = at_a_wire(&lease, few_slots).await;
+    let ground = Ground::lay().await;
+    let node = ground.node();
+    let (one, first_wire) = ground.at_a_wire(few_slots).await;
+    let (two, second_wire) = ground.at_a_wire(few_slots).await;
     let watch = Watch::over(node);
-    let bodies = |apps: [&str; 2]| apps.map(|app| json!({"app": app, "node": node.name, "slug_uri": slug}));
+    let bodies = |apps: [&str; 2]| apps.map(|app| ground.order(app));
     let mut number = 100;
     for apps in [["demo", "demo"], ["demo", "other"]] {
         for (method, path) in
@@ -201,18 +192,18 @@ async fn a_start_that_two_captains_are_given_is_carried_out_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_storm_of_starts_and_stops_no_slot_is_lost() {
     const SLOTS: u64 = 6;
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
-    let settings = few_slots(Settings::of(&lease)).set("SLOTS_PER_NODE", SLOTS);
+    let ground = Ground::lay().await;
+    let node = ground.node();
+    let settings = few_slots(ground.settings()).set("SLOTS_PER_NODE", SLOTS);
     let (one, two) = (settings.clone().start().await, settings.start().await);
     let watch = Watch::over(node);
     let mut clients = JoinSet::new();
     for client in 0..6_u64 {
         let (mine, others) = if client % 2 == 0 { (&one, &two) } else { (&two, &one) };
         let (mine, others) = (mine.endpoint(), others.endpoint());
-        let body = json!({"app": "demo", "node": node.name, "slug_uri": slug, "slots": 1 + client % 3}).to_string();
+        let mut body = ground.order("demo");
+        body["slots"] = json!(1 + client % 3);
+        let body = body.to_string();
         clients.spawn(async move {
             for _ in 0..6 {
                 let headers = [("content-type", "application/json")];
@@ -232,7 +223,7 @@ async fn after_a_storm_of_starts_and_stops_no_slot_is_lost() {
     }
     clients.join_all().await;
     assert!(settles(node, &[&one, &two], Duration::from_secs(20)).await.is_empty(), "all were stopped");
-    let body = json!({"app": "fill", "node": node.name, "slug_uri": slug});
+    let body = ground.order("fill");
     for captain in [&one, &two].into_iter().cycle().take(SLOTS as usize) {
         let _ = captain.start(body.clone()).await.expect(201);
         settles(node, &[&one, &two], Duration::from_secs(20)).await;
@@ -246,23 +237,21 @@ async fn after_a_storm_of_starts_and_stops_no_slot_is_lost() {
 /// C4, 20: what one captain cannot see it does not guess.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_captain_that_does_not_see_the_node_starts_nothing_that_the_other_has_room_for() {
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    let ground = Ground::lay().await;
+    let node = ground.node();
     let two_slots = |settings: Settings| few_slots(settings).set("SLOTS_PER_NODE", 2);
-    let sighted = two_slots(Settings::of(&lease)).start().await;
-    let (blind, wire) = at_a_wire(&lease, two_slots).await;
+    let sighted = two_slots(ground.settings()).start().await;
+    let (blind, wire) = ground.at_a_wire(two_slots).await;
     let watch = Watch::over(node);
-    let first = id(&blind.started("demo", &node.name, &slug).await);
+    let first = ground.started(&blind, "demo").await;
     wire.hold(false, |_| true);
     wire.sever();
     blind.node_becomes(&node.name, "un").await;
     assert_eq!(blind.instance(&first).await["state"], "unknown", "it runs, but who knows");
-    let body = json!({"app": "demo", "node": node.name, "slug_uri": slug});
+    let body = ground.order("demo");
     assert_error(&blind.start(body.clone()).await, 503, "node_unavailable");
     // The node fills up meanwhile.
-    sighted.started("demo", &node.name, &slug).await;
+    ground.started(&sighted, "demo").await;
     wire.release();
     wire.sever();
     blind.node_becomes(&node.name, "healthy").await;

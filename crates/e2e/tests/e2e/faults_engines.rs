@@ -288,16 +288,15 @@ async fn containers_of_earlier_and_later_versions_are_managed() {
 async fn an_engine_that_did_it_and_says_that_it_failed_is_looked_at() {
     let stage = Wired::set(|settings| settings.set("DOCKER_TIMEOUT", 5)).await;
     let node = stage.node();
-    stage.captain.started("warm", &node.name, &stage.idle).await;
+    stage.started("warm").await;
     for (number, (method, path)) in [("POST", "/containers/create"), ("POST", "/start")].into_iter().enumerate() {
         stage.wire.fail_answers(method, path, 1);
-        let body = json!({"app": "wanted", "node": node.name, "slug_uri": stage.idle});
-        let answer = stage.captain.start(body).await.expect(201).json();
+        let started = stage.started("wanted").await;
         assert_eq!(stage.wire.answers_to_fail(), 0, "no {method} …{path} was made, so this shows nothing");
-        assert!(node.engine().running().await.contains(&id(&answer)));
+        assert!(node.engine().running().await.contains(&started));
         assert_eq!(settles(node, &[&stage.captain], SOON).await.len(), 2 + number);
     }
-    let id = id(&stage.captain.started("stopped", &node.name, &stage.idle).await);
+    let id = stage.started("stopped").await;
     stage.wire.fail_answers("DELETE", "/containers/", 1);
     let _ = stage.captain.delete(&format!("/instances/{id}")).await.expect(204);
     assert!(!node.engine().has(&id).await);
@@ -309,8 +308,8 @@ async fn an_engine_that_did_it_and_says_that_it_failed_is_looked_at() {
 async fn a_silent_event_stream_hides_nothing_for_long() {
     let stage = Wired::up().await;
     let node = stage.node();
-    let ended = id(&stage.captain.started("ended", &node.name, &stage.idle).await);
-    let restarted = id(&stage.captain.started("restarted", &node.name, &stage.idle).await);
+    let ended = stage.started("ended").await;
+    let restarted = stage.started("restarted").await;
     stage.wire.hush("/events");
     stage.wire.sever();
     stage.captain.node_becomes(&node.name, "un").await;

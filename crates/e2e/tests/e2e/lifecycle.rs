@@ -71,7 +71,7 @@ async fn a_stop_runs_to_its_end_although_the_client_hangs_up() {
     let engine = stage.node().engine();
     eventually("the container to go", Duration::from_secs(25), || async { (!engine.has(&id).await).then_some(()) })
         .await;
-    eventually("its slots to be free", Duration::from_secs(5), || async {
+    eventually("its slots to be free", Duration::from_secs(20), || async {
         (stage.captain.node(&stage.node().name).await["slots"]["used"] == 0).then_some(())
     })
     .await;
@@ -151,7 +151,11 @@ async fn a_captain_that_starts_anew_sees_the_same_fleet() {
     }
 
     let captain = Settings::of(&lease).start().await;
-    assert_eq!(captain.get("/instances/").await.json(), before);
+    // A node is called healthy after two seconds at the latest, whatever of it has been inspected by then.
+    eventually("the same instances", Duration::from_secs(20), || async {
+        (captain.get("/instances/").await.json() == before).then_some(())
+    })
+    .await;
     let slots = |nodes: serde_json::Value| {
         nodes.as_array().unwrap().iter().map(|node| node["slots"].clone()).collect::<Vec<_>>()
     };
@@ -165,13 +169,14 @@ async fn two_captains_see_what_the_other_does() {
     let slug = stage.origin.offer("idle.tgz", slugs::script(slugs::IDLE));
     let instance = stage.captain.started("idle", &stage.node().name, &slug).await;
     let id = id(&instance);
-    eventually("the other to see it", Duration::from_secs(5), || async {
-        second.ids().await.contains(&id).then_some(())
+    // A listing tells of it before an inspection tells all.
+    eventually("the other to see it as it is", Duration::from_secs(20), || async {
+        let seen = second.get(&format!("/instances/{id}")).await;
+        (seen.status == 200 && seen.json() == instance).then_some(())
     })
     .await;
-    assert_eq!(second.instance(&id).await, instance);
     let _ = second.delete(&format!("/instances/{id}")).await.expect(204);
-    eventually("the first to see it go", Duration::from_secs(5), || async {
+    eventually("the first to see it go", Duration::from_secs(20), || async {
         stage.captain.ids().await.is_empty().then_some(())
     })
     .await;
@@ -197,7 +202,7 @@ async fn sigterm_lets_a_start_and_a_stop_in_flight_finish() {
         endpoint.send("POST", "/instances/", &[("content-type", "application/json")], body).await
     });
     // The start is in flight once its slots are taken.
-    eventually("the start to be in flight", Duration::from_secs(5), || async {
+    eventually("the start to be in flight", Duration::from_secs(20), || async {
         (captain.node(&node.name).await["slots"]["used"] == 4).then_some(())
     })
     .await;

@@ -2,38 +2,24 @@
 //! ever runs more than it has room for.
 
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use captain_e2e::captain::{Captain, Settings};
-use captain_e2e::cluster::{Node, lease, lease_on_tcp};
+use captain_e2e::captain::Captain;
 use captain_e2e::http::Endpoint;
-use captain_e2e::origin::Origin;
 use captain_e2e::proxy::Proxy;
 use captain_e2e::{eventually, slugs};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use crate::wired::{Ground, Watch, Wired, settles};
 use crate::{Stage, assert_error, id};
 
-/// Looks at the engine again and again until told to stop, and returns the most instances that ever ran at once.
-fn watch(node: &'static Node) -> (Arc<AtomicBool>, JoinHandle<usize>) {
-    let done = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&done);
-    let watching = tokio::spawn(async move {
-        let mut most = 0;
-        while !stop.load(Ordering::Relaxed) {
-            most = most.max(node.engine().running().await.len());
-        }
-        most
-    });
-    (done, watching)
-}
+/// Within which captains learn what others did, on a machine that is busy.
+const SOON: Duration = Duration::from_secs(30);
 
-fn start(endpoint: Endpoint, node: &str, slug: &str) -> JoinHandle<u16> {
-    let body = json!({"app": "demo", "node": node, "slug_uri": slug}).to_string();
+fn start(endpoint: Endpoint, order: &Value) -> JoinHandle<u16> {
+    let body = order.to_string();
     tokio::spawn(async move {
         let answer = endpoint.send("POST", "/instances/", &[("content-type", "application/json")], body).await;
         if answer.status != 201 {
@@ -45,45 +31,42 @@ fn start(endpoint: Endpoint, node: &str, slug: &str) -> JoinHandle<u16> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn four_captains_and_one_free_slot() {
-    let lease = lease(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    let ground = Ground::lay().await;
+    let (node, order) = (ground.node(), ground.order("demo"));
     let mut captains = Vec::new();
     for _ in 0..4 {
-        captains.push(Settings::of(&lease).set("SLOTS_PER_NODE", 1).set("DEFAULT_SLOTS_PER_INSTANCE", 1).start().await);
+        let one_slot = ground.settings().set("SLOTS_PER_NODE", 1).set("DEFAULT_SLOTS_PER_INSTANCE", 1);
+        captains.push(one_slot.start().await);
     }
-    let (done, watching) = watch(node);
-    let starts: Vec<_> = (0..24).map(|number| start(captains[number % 4].endpoint(), &node.name, &slug)).collect();
+    let watch = Watch::over(node);
+    let starts: Vec<_> = (0..24).map(|number| start(captains[number % 4].endpoint(), &order)).collect();
     let mut won = 0;
     for start in starts {
         won += usize::from(start.await.unwrap() == 201);
     }
-    done.store(true, Ordering::Relaxed);
     assert_eq!(won, 1, "exactly one gets the slot");
-    assert_eq!(watching.await.unwrap(), 1, "and no second one ever ran, however briefly");
-    assert_eq!(node.engine().containers().await.len(), 1, "nothing is left behind");
+    let all: Vec<&Captain> = captains.iter().collect();
+    assert_eq!(settles(node, &all, SOON).await.len(), 1, "nothing is left behind");
+    assert_eq!(watch.most().await, 1, "and no second one ever ran, however briefly");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_captain_that_is_paused_in_the_middle_does_not_overbook_when_it_goes_on() {
-    let lease = lease(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
-    let settings = Settings::of(&lease).set("SLOTS_PER_NODE", 10);
+    let ground = Ground::lay().await;
+    let (node, order) = (ground.node(), ground.order("demo"));
+    let settings = ground.settings().set("SLOTS_PER_NODE", 10);
     let (paused, other) = (settings.clone().start().await, settings.start().await);
-    let (done, watching) = watch(node);
+    let watch = Watch::over(node);
     // Each round stops it at another point of its starts: after so many containers are there.
     for round in 0..4 {
         let engine = node.engine();
-        let first: Vec<_> = (0..5).map(|_| start(paused.endpoint(), &node.name, &slug)).collect();
+        let first: Vec<_> = (0..5).map(|_| start(paused.endpoint(), &order)).collect();
         eventually("the starts to have come so far", Duration::from_secs(20), || async {
             (engine.containers().await.len() >= round).then_some(())
         })
         .await;
         paused.signal(Signal::STOP);
-        let second: Vec<_> = (0..5).map(|_| start(other.endpoint(), &node.name, &slug)).collect();
+        let second: Vec<_> = (0..5).map(|_| start(other.endpoint(), &order)).collect();
         for start in second {
             start.await.unwrap();
         }
@@ -91,38 +74,23 @@ async fn a_captain_that_is_paused_in_the_middle_does_not_overbook_when_it_goes_o
         for start in first {
             start.await.unwrap();
         }
-        let running = engine.running().await.len();
-        assert!((1..=5).contains(&running), "round {round}: {running} instances of 2 slots run in 10");
-        for id in engine.running().await {
+        // Only when the other one has heard of them can it stop them.
+        let there = settles(node, &[&paused, &other], SOON).await;
+        assert!((1..=5).contains(&there.len()), "round {round}: {} instances of 2 slots run in 10", there.len());
+        for container in there {
+            let id = container["Id"].as_str().unwrap();
             let _ = other.delete(&format!("/instances/{id}")).await.expect(204);
         }
-        eventually("an empty node", Duration::from_secs(20), || async {
-            engine.containers().await.is_empty().then_some(())
-        })
-        .await;
-        for captain in [&paused, &other] {
-            free_again(captain, node).await;
-        }
+        assert!(settles(node, &[&paused, &other], SOON).await.is_empty());
     }
-    done.store(true, Ordering::Relaxed);
-    assert!(watching.await.unwrap() <= 5);
-}
-
-async fn free_again(captain: &Captain, node: &Node) {
-    eventually("all slots to be free", Duration::from_secs(10), || async {
-        (captain.node(&node.name).await["slots"]["used"] == 0).then_some(())
-    })
-    .await;
+    assert!(watch.most().await <= 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_connections_than_files() {
-    let lease = lease(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
-    let captain = Settings::of(&lease).open_files(64).start().await;
-    captain.started("idle", &node.name, &slug).await;
+    let ground = Ground::lay().await;
+    let captain = ground.settings().open_files(64).start().await;
+    ground.started(&captain, "idle").await;
     // More than it can have, and no more than the kernel keeps waiting for it.
     let crowd: Vec<TcpStream> = (0..120).map(|_| TcpStream::connect(captain.address()).unwrap()).collect();
     drop(crowd);
@@ -130,57 +98,49 @@ async fn more_connections_than_files() {
         captain.endpoint().try_get("/instances/").await.ok()
     })
     .await;
-    captain.node_becomes(&node.name, "healthy").await;
-    captain.started("idle", &node.name, &slug).await;
+    captain.node_becomes(&ground.node().name, "healthy").await;
+    ground.started(&captain, "idle").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_whose_inspection_hangs_holds_up_no_other() {
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let wire = Proxy::to(node.engine_address()).await;
-    let settings =
-        Settings::of(&lease).set("DOCKER_NODES", format!("{}={}", node.name, wire.uri())).set("DOCKER_TIMEOUT", 3);
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    let ground = Ground::lay().await;
     let stuck = {
-        let captain = settings.clone().start().await;
-        id(&captain.started("stuck", &node.name, &slug).await)
+        let captain = ground.settings().start().await;
+        ground.started(&captain, "stuck").await
     };
+    let wire = Proxy::to(ground.node().engine_address()).await;
     wire.stall(&format!("/containers/{stuck}/"));
-    let captain = settings.start().await; // it has to inspect what it finds
+    let by_wire = format!("{}={}", ground.node().name, wire.uri());
+    // It has to inspect what it finds.
+    let captain = ground.settings().set("DOCKER_NODES", by_wire).set("DOCKER_TIMEOUT", 10).start().await;
     let begin = Instant::now();
-    let fine = id(&captain.started("fine", &node.name, &slug).await);
+    let fine = ground.started(&captain, "fine").await;
     let _ = captain.get(&format!("/instances/{fine}/logs")).await.expect(200);
     let _ = captain.delete(&format!("/instances/{fine}")).await.expect(204);
-    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
-    let slots = captain.node(&node.name).await["slots"].clone();
+    assert!(begin.elapsed() < Duration::from_secs(9), "as long as the inspection: {:?}", begin.elapsed());
+    let slots = captain.node(&ground.node().name).await["slots"].clone();
     assert_eq!(slots["used"], 2, "what cannot be inspected still takes its slots");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_while_the_events_are_cut_is_seen_afterwards() {
-    let lease = lease_on_tcp(1).await;
-    let origin = Origin::start(&lease).await;
-    let node = lease.node(0);
-    let wire = Proxy::to(node.engine_address()).await;
-    let captain = Settings::of(&lease).set("DOCKER_NODES", format!("{}={}", node.name, wire.uri())).start().await;
-    let slug = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+    let stage = Wired::up().await;
+    let node = stage.node();
     let mut ids = Vec::new();
     for _ in 0..4 {
-        ids.push(id(&captain.started("idle", &node.name, &slug).await));
+        ids.push(stage.started("idle").await);
     }
     for id in &ids[..3] {
-        wire.sever();
+        stage.wire.sever();
         node.engine().signal(id, "KILL").await;
-        wire.sever();
+        stage.wire.sever();
     }
     for id in &ids[..3] {
-        captain.instance_becomes(id, "exited").await;
+        stage.captain.instance_becomes(id, "exited").await;
     }
-    captain.node_becomes(&node.name, "healthy").await;
-    assert_eq!(captain.ids().await, ids[3..]);
-    assert_eq!(captain.node(&node.name).await["slots"]["used"], 2);
+    settles(node, &[&stage.captain], SOON).await;
+    assert_eq!(stage.captain.ids().await, ids[3..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

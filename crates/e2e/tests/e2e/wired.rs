@@ -10,27 +10,68 @@ use captain_e2e::cluster::{Lease, Node, lease_on_tcp};
 use captain_e2e::origin::Origin;
 use captain_e2e::proxy::Proxy;
 use captain_e2e::slugs;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-/// The fields go in this order: the captain before the wire and the node that it uses.
+use crate::id;
+
+/// A node, and slugs for it: what several captains share.
+pub(crate) struct Ground {
+    pub(crate) lease: Lease,
+    /// Serves them as long as it lives.
+    _origin: Origin,
+    /// A slug that waits for SIGTERM.
+    pub(crate) idle: String,
+}
+
+impl Ground {
+    pub(crate) async fn lay() -> Self {
+        let lease = lease_on_tcp(1).await;
+        let origin = Origin::start(&lease).await;
+        let idle = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
+        Self { lease, _origin: origin, idle }
+    }
+
+    pub(crate) fn node(&self) -> &'static Node {
+        self.lease.node(0)
+    }
+
+    /// Settings of a captain that goes straight to the node.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings::of(&self.lease)
+    }
+
+    /// A start of the slug that waits.
+    pub(crate) fn order(&self, app: &str) -> Value {
+        json!({"app": app, "node": self.node().name, "slug_uri": self.idle})
+    }
+
+    /// Starts an instance of it, which must work, and answers its id.
+    pub(crate) async fn started(&self, captain: &Captain, app: &str) -> String {
+        id(&captain.start(self.order(app)).await.expect(201).json())
+    }
+
+    /// A captain at the end of a wire to the node.
+    pub(crate) async fn at_a_wire(&self, further: impl FnOnce(Settings) -> Settings) -> (Captain, Proxy) {
+        let wire = Proxy::to(self.node().engine_address()).await;
+        let settings = self.settings().set("DOCKER_NODES", format!("{}={}", self.node().name, wire.uri()));
+        (further(settings).start().await, wire)
+    }
+}
+
+/// One captain and its wire. The fields go in this order: the captain before the wire and the node that it uses.
 pub(crate) struct Wired {
     pub(crate) captain: Captain,
     pub(crate) wire: Proxy,
-    pub(crate) origin: Origin,
-    pub(crate) lease: Lease,
-    /// A slug that waits for SIGTERM.
-    pub(crate) idle: String,
+    pub(crate) ground: Ground,
 }
 
 impl Wired {
     /// One node, a slug server, and a captain at the other end of a wire, with further settings.
     pub(crate) async fn set(further: impl FnOnce(Settings) -> Settings) -> Self {
-        let lease = lease_on_tcp(1).await;
-        let origin = Origin::start(&lease).await;
-        let (captain, wire) = at_a_wire(&lease, further).await;
-        let idle = origin.offer("idle.tgz", slugs::script(slugs::IDLE));
-        Self { captain, wire, origin, lease, idle }
+        let ground = Ground::lay().await;
+        let (captain, wire) = ground.at_a_wire(further).await;
+        Self { captain, wire, ground }
     }
 
     /// The same with the user's minimum of settings.
@@ -39,16 +80,13 @@ impl Wired {
     }
 
     pub(crate) fn node(&self) -> &'static Node {
-        self.lease.node(0)
+        self.ground.node()
     }
-}
 
-/// A captain at the end of a wire to the node of a lease.
-pub(crate) async fn at_a_wire(lease: &Lease, further: impl FnOnce(Settings) -> Settings) -> (Captain, Proxy) {
-    let node = lease.node(0);
-    let wire = Proxy::to(node.engine_address()).await;
-    let settings = Settings::of(lease).set("DOCKER_NODES", format!("{}={}", node.name, wire.uri()));
-    (further(settings).start().await, wire)
+    /// Starts an instance that waits for SIGTERM, and answers its id.
+    pub(crate) async fn started(&self, app: &str) -> String {
+        self.ground.started(&self.captain, app).await
+    }
 }
 
 fn text<'a>(container: &'a Value, label: &str) -> Option<&'a str> {
