@@ -220,6 +220,9 @@ pub enum EntryFault {
         /// The limit.
         allowed: usize,
     },
+    /// `.wh.x`: in a layer of an image it deletes `x` instead of being there.
+    #[error("has a name that begins with `.wh.`, by which container engines mean a deletion")]
+    Whiteout,
     /// More than one component where one is needed.
     #[error("is not a single visible name")]
     NotOneName,

@@ -15,11 +15,12 @@ use crate::name::{EntryName, EntryPath, Reach, reach};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutwardLinks {
     /// Refuse the slug.
-    #[default]
     Refuse,
     /// Keep those with an absolute target as they are; they mean a file of the stack. (Heroku's Java slugs point to
-    /// `/etc/ssl/certs/java/cacerts`.) Nothing here follows them, and in an instance they end in its own root. Relative links that climb out
-    /// are refused even so.
+    /// `/etc/ssl/certs/java/cacerts`, Python's virtual environments to `/usr/bin/python3`.) That is safe: nothing that reads or unpacks a
+    /// slug follows or writes through a link, nothing may lie below one, and in an instance it ends in the instance's own root. Targets
+    /// with `..` are refused even so, as are relative links that climb out.
+    #[default]
     KeepAbsolute,
 }
 
@@ -110,6 +111,9 @@ impl<'a> Guard<'a> {
 
     fn judge(&mut self, raw: &RawEntry) -> Result<(EntryPath, Form, Vec<EntryPath>), EntryFault> {
         let path = EntryPath::parse(&raw.name, self.limits)?;
+        if path.has_whiteout() {
+            return Err(EntryFault::Whiteout);
+        }
         let (form, what) = match raw.kind {
             Kind::File => (Form::File, ""),
             Kind::Directory => (Form::Directory, "a directory"),

@@ -205,6 +205,12 @@ impl Linter {
                 format!("`{}` has {} MiB; every node that runs the app keeps a copy", path.name(), raw.size >> 20);
             self.say(Scope::Any, Severity::Warning, "large-file", Some(path.name()), sentence);
         }
+        let leads_to_stack = raw.target.starts_with(b"/") && raw.target != b"/app" && !raw.target.starts_with(b"/app/");
+        if admitted.form == Form::Symlink && leads_to_stack && self.has_room_for("link-to-stack") {
+            let target = EntryName::from(raw.target.as_slice());
+            let sentence = format!("`{}` is a link to `{target}`, which only some stacks may have", path.name());
+            self.say(Scope::Any, Severity::Note, "link-to-stack", Some(path.name()), sentence);
+        }
         if let Some(marker) = marker(path) {
             self.markers[marker] = match admitted.form {
                 Form::File => Marker::Content(read_start(body, options.limits.procfile_bytes, path)?),

@@ -108,6 +108,11 @@ impl EntryPath {
         &self.0
     }
 
+    /// Whether a component is one that engines read as "what lies below is deleted", and so would not unpack.
+    pub(crate) fn has_whiteout(&self) -> bool {
+        self.0.split(|&b| b == b'/').any(|component| component.starts_with(b".wh."))
+    }
+
     /// The folder above and the last component. The root has itself as its folder and an empty last component.
     pub(crate) fn split(&self) -> (&[u8], &[u8]) {
         match self.0.iter().rposition(|&b| b == b'/') {
@@ -177,8 +182,11 @@ pub(crate) fn reach(target: &[u8], at: &EntryPath, limits: &Limits) -> Result<Re
         }
     }
     if target[0] == b'/' {
+        if ups > 0 {
+            return Err(EntryFault::TargetOutside { target: shown() });
+        }
         let rest = target.strip_prefix(APP_ROOT);
-        return Ok(Reach::Absolute { in_app: ups == 0 && matches!(rest.map(<[u8]>::first), Some(None | Some(b'/'))) });
+        return Ok(Reach::Absolute { in_app: matches!(rest.map(<[u8]>::first), Some(None | Some(b'/'))) });
     }
     let depth = at.ancestors().count();
     match depth.checked_sub(ups) {

@@ -40,7 +40,7 @@ pub struct PackOptions {
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), level: 6, outward_links: OutwardLinks::Refuse }
+        Self { limits: Limits::default(), level: 6, outward_links: OutwardLinks::default() }
     }
 }
 

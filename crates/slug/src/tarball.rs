@@ -23,19 +23,41 @@ pub fn normalise_to_tar<R: Read + Send, W: Write>(
     prefix: &str,
     options: &Options,
 ) -> Result<Report, SlugError> {
+    let (report, out) = normalise_into(input, TarWriter::new(out, options.owner.unwrap_or(ROOT)), prefix, options)?;
+    out.finish().map_err(|source| SlugError::Output { action: "end the archive", source })?;
+    Ok(report)
+}
+
+/// The same for any taker of entries.
+pub(crate) fn normalise_into<R: Read + Send, T: Taker>(
+    input: R,
+    taker: T,
+    prefix: &str,
+    options: &Options,
+) -> Result<(Report, T), SlugError> {
     let prefix = EntryPath::parse(prefix.as_bytes(), &options.limits)
         .map_err(|fault| SlugError::Destination { name: prefix.as_bytes().into(), fault })?;
-    let mut sink = TarSink::new(out, prefix, options);
+    let mut sink = TarSink::new(taker, prefix, options);
     let report = normalise::run(input, &mut sink, options)?;
-    sink.out.finish().map_err(|source| SlugError::Output { action: "end the archive", source })?;
-    Ok(report)
+    Ok((report, sink.out))
+}
+
+/// Takes the entries of the normalised form, in order and by their final paths.
+pub(crate) trait Taker {
+    fn put(&mut self, path: &[u8], attributes: Attributes, item: Item<'_>) -> Result<(), CopyFault>;
+}
+
+impl<W: Write> Taker for TarWriter<W> {
+    fn put(&mut self, path: &[u8], attributes: Attributes, item: Item<'_>) -> Result<(), CopyFault> {
+        TarWriter::put(self, path, attributes, item)
+    }
 }
 
 /// What is held back in memory before it goes to a file: most slugs show their Procfile within that.
 const HELD_IN_MEMORY_BYTES: usize = 4 << 20;
 
-struct TarSink<'a, W: Write> {
-    out: TarWriter<W>,
+struct TarSink<'a, T: Taker> {
+    out: T,
     prefix: EntryPath,
     limits: &'a Limits,
     layout: Option<Layout>,
@@ -43,17 +65,11 @@ struct TarSink<'a, W: Write> {
     held: Option<TarWriter<SpooledTempFile>>,
 }
 
-impl<'a, W: Write> TarSink<'a, W> {
-    fn new(out: W, prefix: EntryPath, options: &'a Options) -> Self {
+impl<'a, T: Taker> TarSink<'a, T> {
+    fn new(out: T, prefix: EntryPath, options: &'a Options) -> Self {
         let folder = options.spool_folder.clone().unwrap_or_else(std::env::temp_dir);
         let held = TarWriter::new(tempfile::spooled_tempfile_in(HELD_IN_MEMORY_BYTES, folder), ROOT);
-        Self {
-            out: TarWriter::new(out, options.owner.unwrap_or(ROOT)),
-            prefix,
-            limits: &options.limits,
-            layout: None,
-            held: Some(held),
-        }
+        Self { out, prefix, limits: &options.limits, layout: None, held: Some(held) }
     }
 
     fn prefixed(&self, path: &EntryPath) -> EntryPath {
@@ -114,7 +130,7 @@ impl<'a, W: Write> TarSink<'a, W> {
     }
 }
 
-impl<W: Write> Sink for TarSink<'_, W> {
+impl<T: Taker> Sink for TarSink<'_, T> {
     fn settle(&mut self, layout: Layout) -> Result<(), SlugError> {
         self.layout = Some(layout);
         let prefix = self.prefix.clone();
@@ -186,6 +202,11 @@ impl<W: Write> TarWriter<W> {
             self.pad(size).map_err(CopyFault::Write)?;
         }
         Ok(())
+    }
+
+    /// What was written to, and how many bytes still wait in the buffer.
+    pub(crate) fn written(&self) -> (&W, u64) {
+        (self.out.get_ref(), self.out.buffer().len() as u64)
     }
 
     /// Sets the end mark and gives the output back.

@@ -29,6 +29,7 @@ pub(super) fn refusal(fault: &EntryFault) -> (&'static str, Option<&'static str>
         EntryFault::NoName | EntryFault::NulInName | EntryFault::NameTooLong { .. } | EntryFault::NotOneName => {
             ("name-invalid", None)
         }
+        EntryFault::Whiteout => ("whiteout", Some("they unpack it like any other file, outside of an image's layers")),
         EntryFault::TargetOutside { .. } | EntryFault::ParentAfterName { .. } => {
             ("link-outside", Some("they keep the link; what it leads to is looked up in the container"))
         }

@@ -3,7 +3,7 @@
 use captain_slug::{Limit, Limits, Options, OutwardLinks, SlugError};
 
 use crate::archives::{Archive, Header, gzip, zstd};
-use crate::outcome::{Outside, both, both_within};
+use crate::outcome::{Node, Outside, both, both_within};
 
 fn refused(archive: Archive) -> String {
     let slug = archive.file("last", "x").gz();
@@ -58,14 +58,19 @@ fn links_that_leave() {
         ("d/l", "../..", "the entry `d/l` is a link to `../..`, which is outside of the slug"),
         ("d/l", "../../x", "the entry `d/l` is a link to `../../x`, which is outside of the slug"),
         ("d/l", "./.././../x", "the entry `d/l` is a link to `./.././../x`, which is outside of the slug"),
-        ("l", "/etc/passwd", "the entry `l` is a link to `/etc/passwd`, which is outside of the slug"),
-        ("l", "/application", "the entry `l` is a link to `/application`, which is outside of the slug"),
         (
             "l",
             "/app/../etc",
             "the entry `l` is a link to `/app/../etc`: `..` after a name cannot be judged without following links",
         ),
         ("l", "/../app", "the entry `l` is a link to `/../app`, which is outside of the slug"),
+        ("l", "/../../etc", "the entry `l` is a link to `/../../etc`, which is outside of the slug"),
+        ("l", "//./../etc", "the entry `l` is a link to `//./../etc`, which is outside of the slug"),
+        (
+            "l",
+            "/etc/../..",
+            "the entry `l` is a link to `/etc/../..`: `..` after a name cannot be judged without following links",
+        ),
         (
             "l",
             "f/../..",
@@ -153,21 +158,62 @@ fn links_out_of_the_app_but_not_of_the_archive() {
 }
 
 #[test]
-fn absolute_links_are_kept_where_that_is_wanted() {
-    let options = Options { outward_links: OutwardLinks::KeepAbsolute, ..Options::default() };
+fn absolute_links_may_be_refused() {
+    let options = Options { outward_links: OutwardLinks::Refuse, ..Options::default() };
+    for target in ["/etc/passwd", "/application"] {
+        let refused = both(&with_target(b'2', "l", target).gz(), &options).expect_err("taken").to_string();
+        assert_eq!(refused, format!("the entry `l` is a link to `{target}`, which is outside of the slug"));
+    }
+    both(&with_target(b'2', "l", "/app/f").gz(), &options).unwrap();
+}
+
+/// Heroku's Java slugs have one to the certificates of the stack.
+#[test]
+fn absolute_links_are_kept_and_never_followed() {
     let outside = Outside::new();
-    let slug = Archive::new().file("f", "x").symlink("l", outside.prize().to_str().unwrap());
-    let mut tar = Vec::new();
-    captain_slug::normalise_to_tar(&slug.clone().gz()[..], &mut tar, "./", &options).unwrap();
-    // Kept, but never followed.
-    let through = slug.clone().file("l", "evil").gz();
-    let folder = std::ffi::OsStr::new("slug");
-    captain_slug::unpack_into(&through[..], &outside.store(), folder, captain_slug::Durability::Cache, &options)
-        .unwrap();
-    assert_eq!(std::fs::read(outside.store().join("slug/l")).unwrap(), b"evil");
-    outside.assert_untouched(&["slug"]);
-    let climbing = both(&slug.symlink("m", "../x").gz(), &options).expect_err("taken");
-    assert_eq!(climbing.to_string(), "the entry `m` is a link to `../x`, which is outside of the slug");
+    let prize = outside.prize();
+    let (prize, folder) = (prize.to_str().unwrap(), prize.parent().unwrap().to_str().unwrap());
+    let linked = || Archive::new().file("f", "x").symlink("l", prize).symlink("d", folder);
+    let (tree, _) = both_within(&outside, &linked().gz(), &Options::default()).unwrap();
+    assert_eq!(tree[&b"l"[..]], Node::Link { target: prize.into() });
+
+    // The later entry takes the link's place, and does not go where it leads.
+    std::fs::remove_dir_all(outside.store().join("slug")).unwrap();
+    let (tree, _) = both_within(&outside, &linked().file("l", "evil").gz(), &Options::default()).unwrap();
+    assert!(matches!(&tree[&b"l"[..]], Node::File { content, .. } if content == b"evil"));
+
+    std::fs::remove_dir_all(outside.store().join("slug")).unwrap();
+    let hostile = [
+        (linked().file("d/witness", "evil"), "the entry `d/witness` lies below `d`, which is a symbolic link"),
+        (linked().folder("d/"), "the entry `d/` replaces what had the same name by a directory"),
+        (linked().symlink("d/witness", "/x"), "the entry `d/witness` lies below `d`, which is a symbolic link"),
+        (linked().hard_link("h", "l"), "the entry `h` is a hard link to `l`, which is no earlier file of the archive"),
+        (
+            linked().hard_link("h", "d/witness"),
+            "the entry `h` is a hard link to `d/witness`, which is no earlier file of the archive",
+        ),
+        (
+            linked().symlink("m", "d/../x"),
+            "the entry `m` is a link to `d/../x`: `..` after a name cannot be judged without following links",
+        ),
+        (linked().symlink("m", "../x"), "the entry `m` is a link to `../x`, which is outside of the slug"),
+    ];
+    for (archive, want) in hostile {
+        let refused = both_within(&outside, &archive.gz(), &Options::default()).expect_err("taken");
+        assert_eq!(refused.to_string(), want);
+    }
+}
+
+/// In a layer of an image they would delete what they name, or hide a whole folder, and not be there themselves.
+#[test]
+fn names_that_mean_deletions_to_engines() {
+    for name in [".wh.f", "lib/.wh.f", ".wh..wh..opq", ".wh.d/f"] {
+        let want = format!(
+            "the entry `{name}` has a name that begins with `.wh.`, by which container engines mean a deletion"
+        );
+        assert_eq!(refused(Archive::new().file(name, "x")), want);
+    }
+    both(&Archive::new().file("a.wh.f", "x").file(".whx", "x").gz(), &Options::default()).unwrap();
 }
 
 #[test]
@@ -290,9 +336,7 @@ fn a_size_that_is_a_lie() {
 
 #[test]
 fn hostile_members_beside_the_app_are_refused_as_well() {
-    let outside = Outside::new();
-    let slug =
-        Archive::new().file("app/Procfile", "web: x").symlink("elsewhere", outside.prize().to_str().unwrap()).gz();
-    let refused = both_within(&outside, &slug, &Options::default()).expect_err("taken").to_string();
-    assert!(refused.starts_with("the entry `elsewhere` is a link to `/"), "{refused}");
+    let slug = Archive::new().file("app/Procfile", "web: x").symlink("elsewhere", "../witness").gz();
+    let refused = both(&slug, &Options::default()).expect_err("taken").to_string();
+    assert!(refused.starts_with("the entry `elsewhere` is a link to `../witness`"), "{refused}");
 }

@@ -5,6 +5,7 @@
 mod archives;
 mod disk;
 mod hostile;
+mod layers;
 mod layouts;
 mod lints;
 mod outcome;

@@ -1,7 +1,9 @@
 //! Whatever the archive: nothing outside is touched, nothing panics, both sinks agree, and what is taken stays inside. The checks are in
 //! [`crate::outcome`]; the same run as fuzz targets in `crates/slug/fuzz`.
 
-use captain_slug::{Layout, Limits, Options, inspect, lint, normalise_to_tar};
+use std::io::Read as _;
+
+use captain_slug::{LayersError, Layout, Limits, Options, inspect, lint, normalise_to_layers, normalise_to_tar};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -106,6 +108,36 @@ proptest! {
         let findings = lint(&slug[..], &options()).unwrap();
         let refused = findings.iter().any(|f| f.severity == captain_slug::Severity::Error && !f.code.contains("procfile"));
         prop_assert_eq!(taken.is_err(), refused, "lint disagrees: {:?} {:?}", taken.err(), findings);
+    }
+
+    /// One on top of the other, the layers are what the one archive is, however small they are.
+    #[test]
+    fn layers_are_the_same_slug(archive in archive(), room in 0_u64..6000) {
+        let slug = archive.tar();
+        let (mut whole, mut layers) = (Vec::new(), Vec::new());
+        let in_one = normalise_to_tar(&slug[..], &mut whole, "app/", &options());
+        let divided = normalise_to_layers(&slug[..], "app/", &options(), |_| room, |layer| {
+            layers.push(layer);
+            Ok(())
+        });
+        match (in_one, divided) {
+            (Ok(in_one), Ok((report, last))) => {
+                layers.push(last);
+                let mut tree = std::collections::BTreeMap::new();
+                for mut layer in layers {
+                    let mut bytes = Vec::new();
+                    layer.file.read_to_end(&mut bytes).unwrap();
+                    prop_assert_eq!(layer.bytes, bytes.len() as u64);
+                    tree.extend(tree_of_tar(&bytes, b""));
+                }
+                prop_assert_eq!(tree, tree_of_tar(&whole, b""));
+                prop_assert_eq!(format!("{:?}", report), format!("{:?}", in_one));
+            }
+            (Err(whole), Err(LayersError::Slug(divided))) => prop_assert_eq!(whole.to_string(), divided.to_string()),
+            // Its link may be the only fault that the slug has, or come before another.
+            (_, Err(LayersError::Indivisible(_))) => {}
+            other => prop_assert!(false, "{:?}", other),
+        }
     }
 
     /// Normalising is done once: its own output is taken as it is.
