@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::Route;
+use super::share::{Place, Share};
 use super::ssh::Ssh;
 use super::tls::{Tls, TlsError};
 
@@ -40,6 +41,7 @@ pub(super) struct ConnectError(pub(super) String);
 pub(super) struct Connector {
     way: Arc<Way>,
     limit: Duration,
+    share: Arc<Share>,
 }
 
 enum Way {
@@ -50,7 +52,7 @@ enum Way {
 
 impl Connector {
     /// `limit` bounds each connection's making, so that a machine that is away is told from an engine that does not answer.
-    pub(super) fn new(route: &Route, tls: &Tls, limit: Duration) -> Result<Self, TlsError> {
+    pub(super) fn new(route: &Route, tls: &Tls, limit: Duration, share: Arc<Share>) -> Result<Self, TlsError> {
         let way = match route {
             Route::Unix { path } => Way::Unix { path: path.clone() },
             Route::Ssh { user, host, port, socket } => {
@@ -68,20 +70,20 @@ impl Connector {
                 Way::Tcp { host: host.clone(), port: *port, tls }
             }
         };
-        Ok(Self { way: Arc::new(way), limit })
+        Ok(Self { way: Arc::new(way), limit, share })
     }
 
-    async fn connect(&self) -> Result<Conn, ConnectError> {
+    async fn connect(&self) -> Result<Box<dyn Bytestream>, ConnectError> {
         let connecting = async {
             match &*self.way {
                 Way::Unix { path } => unix(path).await,
-                Way::Ssh(ssh) => Ok(Conn(Box::new(ssh.connect().await?))),
+                Way::Ssh(ssh) => Ok(Box::new(ssh.connect().await?) as Box<dyn Bytestream>),
                 Way::Tcp { host, port, tls } => {
                     let stream = tcp(host, *port, self.limit).await?;
                     match tls {
-                        None => Ok(Conn(Box::new(stream))),
+                        None => Ok(Box::new(stream) as _),
                         Some((connector, name)) => match connector.connect(name.clone(), stream).await {
-                            Ok(stream) => Ok(Conn(Box::new(stream))),
+                            Ok(stream) => Ok(Box::new(stream) as _),
                             Err(error) => Err(ConnectError(tls_sentence(host, *port, &error))),
                         },
                     }
@@ -134,9 +136,9 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
 }
 
-async fn unix(path: &Path) -> Result<Conn, ConnectError> {
+async fn unix(path: &Path) -> Result<Box<dyn Bytestream>, ConnectError> {
     let shown = path.display();
-    UnixStream::connect(path).await.map(|stream| Conn(Box::new(stream))).map_err(|error| {
+    UnixStream::connect(path).await.map(|stream| Box::new(stream) as _).map_err(|error| {
         ConnectError(match error.kind() {
             io::ErrorKind::NotFound => format!("there is no socket at {shown}: is the engine running?"),
             io::ErrorKind::PermissionDenied => format!("Captain may not use the socket {shown}: permission denied"),
@@ -165,23 +167,31 @@ pub(super) trait Bytestream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytestream for T {}
 
 /// A connection to an engine.
-pub(super) struct Conn(Box<dyn Bytestream>);
+pub(super) struct Conn {
+    stream: Box<dyn Bytestream>,
+    kept: bool,
+    _place: Place,
+}
 
 impl Connection for Conn {
     fn connected(&self) -> Connected {
-        Connected::new()
+        let connected = Connected::new();
+        if !self.kept {
+            connected.poison();
+        }
+        connected
     }
 }
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -189,19 +199,19 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -217,6 +227,10 @@ impl tower::Service<http::Uri> for Connector {
     /// Every request of this client goes to the one engine: the URI only carries the `Host` header.
     fn call(&mut self, _: http::Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
+        Box::pin(async move {
+            let (place, kept) = connector.share.connect();
+            let stream = connector.connect().await?;
+            Ok(TokioIo::new(Conn { stream, kept, _place: place }))
+        })
     }
 }

@@ -48,8 +48,7 @@ pub(super) async fn create(wire: &Wire, spec: &CreateSpec, image: &str) -> Resul
 fn document(spec: &CreateSpec, image: &str, kind: Kind) -> Value {
     let port = format!("{INSTANCE_PORT}/tcp");
     let environment: Vec<String> = spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let labels: Map<_, _> =
-        spec.labels.write().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let labels: Map<_, _> = spec.labels.write().map(|(name, value)| (name.to_owned(), value.into())).collect();
     let mut document = json!({
         "Image": image,
         "Cmd": spec.command,

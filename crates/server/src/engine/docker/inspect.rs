@@ -81,8 +81,11 @@ pub(super) struct OutputShape {
 
 /// Inspects a container.
 pub(super) async fn inspect(wire: &Wire, node: &NodeId, id: InstanceId) -> Result<Inspected, Failure> {
-    let body = wire.ask(&call(id), wire.timeout(), LIMIT).await?;
-    read(&body, node)
+    let asked = async {
+        let _turn = wire.share().inspection().await;
+        super::wire::read(wire.send(&call(id)).await?.into_body(), LIMIT).await
+    };
+    read(&super::wire::within(wire.timeout(), asked).await?, node)
 }
 
 /// Whether there is such a container, and how it writes.

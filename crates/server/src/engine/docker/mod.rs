@@ -16,6 +16,7 @@ mod lines;
 mod list;
 mod logs;
 mod negotiate;
+mod share;
 mod slugs;
 mod ssh;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use thiserror::Error;
 
 pub use self::endpoint::{Endpoint, EndpointError};
 use self::failure::Failure;
+use self::share::Shares;
 pub use self::slugs::Runner;
 use self::slugs::Slugs;
 pub use self::tls::{Tls, TlsError, TlsMaterial};
@@ -63,12 +65,21 @@ pub struct Settings {
     pub runner: Option<Runner>,
     /// How slugs are read on their way to a node. Owner and digest are not for settings to say.
     pub slugs: captain_slug::Options,
+    /// Who else shares the process's open files: all engines that are made with clones of these settings.
+    shares: Shares,
 }
 
 impl Settings {
     /// Settings of a captain that carries no runner.
     pub fn new(timeout: Duration, pull_timeout: Duration, tls: Tls) -> Self {
-        Self { timeout, pull_timeout, tls, runner: None, slugs: captain_slug::Options::default() }
+        Self {
+            timeout,
+            pull_timeout,
+            tls,
+            runner: None,
+            slugs: captain_slug::Options::default(),
+            shares: Shares::default(),
+        }
     }
 
     /// The same with a runner: a static program, for it runs on any stack.
@@ -102,7 +113,7 @@ pub struct Docker {
 impl Docker {
     /// The engine at `endpoint`. Asks it nothing yet.
     pub fn new(node: NodeId, endpoint: Endpoint, settings: &Settings) -> std::result::Result<Self, SetupError> {
-        match Wire::new(&endpoint, &settings.tls, settings.timeout) {
+        match Wire::new(&endpoint, &settings.tls, settings.timeout, settings.shares.take()) {
             Ok(wire) => Ok(Self {
                 node,
                 endpoint,

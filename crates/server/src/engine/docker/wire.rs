@@ -26,12 +26,16 @@ use super::connect::Connector;
 use super::endpoint::{Endpoint, Route};
 use super::failure::Failure;
 use super::negotiate::Profile;
+use super::share::Share;
 use super::tls::{Tls, TlsError};
 
 /// Connections kept idle: what a burst of starts leaves is soon used again, and more is the engine's memory wasted.
 const IDLE_CONNECTIONS: usize = 8;
 /// Each idle ssh connection is a process here and two there.
 const IDLE_SSH_CONNECTIONS: usize = 2;
+/// Each connection keeps a buffer as large as was ever of use to it. A listing of half a megabyte may not leave that much behind on
+/// each of thousands; the heads of answers, which must fit, have some hundred bytes.
+const READ_BUFFER: usize = 16 * 1024;
 /// Longer than the usual time between two listings, shorter than the patience of proxies and firewalls in between.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Making a connection takes milliseconds, or a few round trips by ssh; a machine that has not answered by then is away.
@@ -45,6 +49,7 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// The conversation with one engine.
 pub(super) struct Wire {
     client: Client<Connector, Body>,
+    share: Arc<Share>,
     base: String,
     authorization: Option<HeaderValue>,
     timeout: Duration,
@@ -74,8 +79,8 @@ impl Call {
 }
 
 impl Wire {
-    pub(super) fn new(endpoint: &Endpoint, tls: &Tls, timeout: Duration) -> Result<Self, TlsError> {
-        let connector = Connector::new(&endpoint.route, tls, CONNECT_LIMIT.min(timeout / 2))?;
+    pub(super) fn new(endpoint: &Endpoint, tls: &Tls, timeout: Duration, share: Arc<Share>) -> Result<Self, TlsError> {
+        let connector = Connector::new(&endpoint.route, tls, CONNECT_LIMIT.min(timeout / 2), Arc::clone(&share))?;
         let idle = match endpoint.route {
             Route::Ssh { .. } => IDLE_SSH_CONNECTIONS,
             Route::Tcp { .. } | Route::Unix { .. } => IDLE_CONNECTIONS,
@@ -84,6 +89,7 @@ impl Wire {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(idle)
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .http1_max_buf_size(READ_BUFFER)
             .build(connector);
         // The scheme is always http here: TLS is the connector's. The authority becomes the Host header, which Go refuses
         // when it is no host name.
@@ -96,7 +102,12 @@ impl Wire {
             value.set_sensitive(true);
             value
         });
-        Ok(Self { client, base, authorization, timeout, profile: Mutex::new(None) })
+        Ok(Self { client, share, base, authorization, timeout, profile: Mutex::new(None) })
+    }
+
+    /// What the engine may take of the process's open files.
+    pub(super) fn share(&self) -> &Share {
+        &self.share
     }
 
     /// The deadline of an ordinary call.
