@@ -20,13 +20,11 @@ pub mod client;
 pub mod engines;
 pub mod figures;
 
-/// Raises this process's limit of open files as far as `wanted`; root may go beyond what it was given.
-pub fn allow_open_files(wanted: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let most = now.maximum.map_or(wanted, |maximum| maximum.max(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: Some(most) });
-    if raised.is_err() {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
-    }
+/// Raises this process's limit of open files as far as it may, and says how far that is. A captain does so by itself.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

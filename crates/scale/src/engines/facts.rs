@@ -69,6 +69,81 @@ impl Plan {
     }
 }
 
+/// The same fleet as a view is told of it, without engines: for what is measured within a process.
+pub mod told {
+    use captain_domain::{AppName, Environment, Health, Hostname, Instance, NodeId, Slots, SlugUri, State, Timestamp};
+    use captain_server::fleet::Fleet;
+
+    use super::{Container, Plan, SLOTS, app_name, environment, slug_uri};
+
+    /// Slots of each node: room for what is there, and for as much again.
+    const SLOTS_OF_NODE: u32 = 4_000;
+
+    /// The node of an engine.
+    #[must_use]
+    pub fn node(engine: u32) -> NodeId {
+        NodeId::parse(&format!("node-{engine}")).unwrap()
+    }
+
+    /// A container, as an inspection finds it.
+    #[must_use]
+    pub fn instance(plan: &Plan, container: Container) -> Instance {
+        let (app, release) = (plan.app(container), container.release());
+        let created = Timestamp(1_795_000_000_000 - i64::try_from(container.age() / 1_000_000).unwrap());
+        let id = container.id();
+        Instance {
+            id,
+            node: node(container.engine),
+            app: AppName::parse(&app_name(app)).unwrap(),
+            slug_uri: SlugUri::parse(&slug_uri(app, release)).unwrap(),
+            environment: environment(app, release)
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect::<Environment>(),
+            slots: Slots(SLOTS),
+            port: Some(container.port()),
+            hostname: Hostname::trusted(&id.short()),
+            state: State::Running,
+            created,
+            started: Some(Timestamp(created.0 + 400)),
+            exit: None,
+            operation: Some(container.operation()),
+        }
+    }
+
+    /// A view that has been told of the nodes, all healthy, and of nothing on them.
+    #[must_use]
+    pub fn nodes(plan: &Plan) -> Fleet {
+        let fleet = Fleet::default();
+        add_nodes(&fleet, plan);
+        fleet
+    }
+
+    /// Tells a view of all nodes, and of all that is on them.
+    pub fn fill(fleet: &Fleet, plan: &Plan) {
+        add_nodes(fleet, plan);
+        observe(fleet, plan, 0..plan.instances);
+    }
+
+    fn add_nodes(fleet: &Fleet, plan: &Plan) {
+        for engine in 0..plan.engines {
+            fleet.write(|view| {
+                view.add_node(node(engine), Slots(SLOTS_OF_NODE), Timestamp(1));
+                view.set_health(&node(engine), Health::Healthy, "", Timestamp(2));
+            });
+        }
+    }
+
+    /// Tells a view of the containers with these places.
+    pub fn observe(fleet: &Fleet, plan: &Plan, places: std::ops::Range<u64>) {
+        for place in places {
+            let instance = instance(plan, plan.nth(place));
+            let stamp = fleet.stamp();
+            fleet.write(|view| view.observe(stamp, &instance));
+        }
+    }
+}
+
 /// The slots of every derived container.
 pub const SLOTS: u32 = 1;
 

@@ -28,7 +28,7 @@ pub use containers::Life;
 use containers::{Came, Containers, Found};
 use documents::Documents;
 pub use documents::IMAGE;
-pub use facts::{Container, Plan, SLOTS, app_name};
+pub use facts::{Container, Plan, SLOTS, app_name, told};
 
 /// The address of the first engine.
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);

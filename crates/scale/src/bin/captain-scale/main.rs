@@ -23,6 +23,7 @@ mod events;
 mod load;
 mod process;
 mod read;
+mod reserve;
 mod restart;
 mod stage;
 mod starts;
@@ -56,17 +57,18 @@ enum Section {
     Events,
     Starts,
     Restart,
+    Reserve,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    captain_scale::allow_open_files(400_000);
+    let open_files = captain_scale::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if arguments.only_engines {
         runtime.block_on(only_engines(Plan::of(arguments.nodes, arguments.instances)));
         return ExitCode::SUCCESS;
     }
-    println!("{}", process::machine());
+    println!("{}\nopen files that a process may have here: {open_files}", process::machine());
     if cfg!(debug_assertions) {
         println!("**a debug build: its figures say nothing**");
     }
@@ -92,6 +94,9 @@ async fn run(report: &mut Report, arguments: &Arguments) {
     }
     if wanted(Section::Restart) {
         restart::restart(report).await;
+    }
+    if wanted(Section::Reserve) {
+        reserve::reserve(report, arguments.nodes, arguments.instances);
     }
 }
 

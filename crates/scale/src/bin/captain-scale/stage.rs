@@ -9,8 +9,6 @@ use captain_scale::engines::{DOCKER_PORT, Engines, Plan};
 
 use crate::process;
 
-/// Files and connections of the captain: a stream of events and the connections of a burst to each of six thousand nodes.
-const OPEN_FILES: u32 = 200_000;
 /// From the start of a captain until it knows everything.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -36,7 +34,6 @@ fn settings(engines: &Engines) -> Settings {
         .set("SLUG_RUNNER_IMAGE", "registry.internal.example.com/slugrunner")
         .set("SLOTS_PER_NODE", 4_000)
         .set("CAPTAIN_LOG", "warn")
-        .open_files(OPEN_FILES)
 }
 
 pub(crate) async fn engines(plan: Plan) -> Arc<Engines> {
