@@ -87,26 +87,25 @@ impl Collector {
             };
             let mut due = Vec::new();
             for instance in view.instances_of(node).filter(|instance| instance.is_certain()) {
-                let id = instance.id();
-                match instance.state() {
+                let (id, state) = (instance.id(), instance.state());
+                let passes = match state {
+                    State::Created => !instance.operation().is_some_and(own),
+                    state => state == State::Removing,
+                };
+                let lingers = passes && lingers(id, state);
+                match state {
                     State::Exited => {
                         let ended = instance.exit().and_then(|exit| exit.at).unwrap_or(instance.created());
                         if u128::from(wall.millis_since(ended)) >= policy.exited_kept.as_millis() {
                             due.push(Due { id, why: "it has ended, and was kept long enough", force: false });
                         }
                     }
-                    State::Created if !instance.operation().is_some_and(own) => {
-                        if lingers(id, State::Created) {
-                            due.push(Due { id, why: "it was never started, and its captain is gone", force: false });
-                        }
+                    State::Created if lingers => {
+                        due.push(Due { id, why: "it was never started, and its captain is gone", force: false });
                     }
                     // One that failed half way: Docker 20.10 goes on to list what is dead as being removed, tells nobody, and holds
                     // its slots for ever. Where the removal does go on, this one is refused.
-                    State::Removing => {
-                        if lingers(id, State::Removing) {
-                            due.push(Due { id, why: "its removal does not end", force: false });
-                        }
-                    }
+                    State::Removing if lingers => due.push(Due { id, why: "its removal does not end", force: false }),
                     State::Dead => due.push(Due { id, why: "its removal failed half way", force: true }),
                     _ => {}
                 }

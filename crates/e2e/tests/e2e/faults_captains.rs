@@ -5,7 +5,7 @@ use std::time::Duration;
 use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::eventually;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::wired::{Ground, Watch, settles};
 use crate::{assert_error, id};
@@ -39,15 +39,10 @@ fn operation(number: u32) -> String {
 }
 
 /// Lets a captain come to a step of what it is asked for, and kills it there. `delivered`: when the engine has done it.
-async fn dies_at(
-    ground: &Ground,
-    step: &Step,
-    delivered: bool,
-    ask: impl AsyncFnOnce(&Captain) -> tokio::task::JoinHandle<()>,
-) {
+async fn dies_at(ground: &Ground, step: &Step, delivered: bool, ask: impl FnOnce(&Captain) -> JoinHandle<()>) {
     let (captain, wire) = ground.at_a_wire(few_slots).await;
     wire.hold(delivered, step.matches);
-    let asking = ask(&captain).await;
+    let asking = ask(&captain);
     eventually("the captain to come to the step", Duration::from_secs(30), || async {
         let requests = wire.requests();
         (wire.held() > 0 && requests.iter().any(|request| request.contains(step.after))).then_some(())
@@ -71,7 +66,7 @@ async fn every_step_of_a_start_may_be_the_last_of_its_captain() {
     let steps: Vec<(&Step, bool)> = START.iter().flat_map(|step| [(step, false), (step, true)]).collect();
     let operations: Vec<String> = (0..steps.len() as u32).map(operation).collect();
     for ((step, delivered), operation) in steps.iter().zip(&operations) {
-        dies_at(&ground, step, *delivered, async |captain| {
+        dies_at(&ground, step, *delivered, |captain| {
             let (endpoint, body, operation) = (captain.endpoint(), body.to_string(), operation.clone());
             tokio::spawn(async move {
                 let headers = [("content-type", "application/json"), ("captain-operation", operation.as_str())];
@@ -114,7 +109,7 @@ async fn every_step_of_a_stop_may_be_the_last_of_its_captain() {
     let heir = few_slots(ground.settings()).start().await;
     for (step, delivered) in STOP.iter().flat_map(|step| [(step, false), (step, true)]) {
         let id = ground.started(&heir, "demo").await;
-        dies_at(&ground, step, delivered, async |captain| {
+        dies_at(&ground, step, delivered, |captain| {
             let (endpoint, path) = (captain.endpoint(), format!("/instances/{id}"));
             tokio::spawn(async move {
                 let _ = endpoint.send("DELETE", &path, &[], "").await;

@@ -48,7 +48,7 @@ pub(super) fn spec_of(id: InstanceId, order: &CreateSpec, slug: PathBuf, runner:
             ..defaults
         },
         log: LogBound::default(),
-        labels: order.labels.write().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        labels: order.labels.write().map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 
