@@ -1,5 +1,5 @@
-//! Builds the two small programs that `captain` carries: the runner, which goes into every instance, and the example app of `captain
-//! demo`. Both must be static, so that they run on any stack, even an empty one; on gnu targets `+crt-static` does that for programs
+//! Builds the small programs that `captain` carries: the runner, which goes into every instance, the monitor of each instance of the
+//! embedded engine, and the example app of `captain demo`. They must be static, so that they run on any stack, even an empty one; on gnu targets `+crt-static` does that for programs
 //! that ask for no DNS, and no second target has to be installed.
 //!
 //! A cargo inside cargo, because artifact dependencies are not stable. It has a target folder of its own below `OUT_DIR`, so that
@@ -12,12 +12,16 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 2] = ["captain-runner", "captain-hello"];
+/// Package and program.
+const PROGRAMS: [[&str; 2]; 3] =
+    [["captain-runner", "captain-runner"], ["captain-jail", "captain-monitor"], ["captain-hello", "captain-hello"]];
 
 /// What the programs are made of.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     "crates/runner/src",
     "crates/runner/Cargo.toml",
+    "crates/jail/src",
+    "crates/jail/Cargo.toml",
     "crates/hello/src",
     "crates/hello/Cargo.toml",
     "crates/domain",
@@ -32,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let (target, folder) = (env::var("TARGET")?, out.join("static"));
     build(&root, &target, &folder)?;
-    for program in PROGRAMS {
+    for [_, program] in PROGRAMS {
         std::fs::copy(folder.join(&target).join("release").join(program), out.join(program))?;
     }
     Ok(())
@@ -41,8 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn build(root: &Path, target: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     let mut cargo = Command::new(env::var("CARGO")?);
     cargo.current_dir(root).args(["build", "--release", "--target", target, "--target-dir"]).arg(folder);
-    for program in PROGRAMS {
-        cargo.args(["--package", program]);
+    for [package, program] in PROGRAMS {
+        cargo.args(["--package", package, "--bin", program]);
     }
     // Small counts here: these bytes are in every image that is made of a slug, and in every instance's memory.
     let profile =

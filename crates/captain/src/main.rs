@@ -1,12 +1,12 @@
 //! The `captain` binary: picks its role before any thread starts.
 
 mod demo;
+mod monitor;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use captain_server::Carried;
-use captain_server::engine::local::Helper;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -28,26 +28,19 @@ enum Role {
     Client(Box<captain_cli::Command>),
 }
 
-/// The first argument by which an instance's monitor is entered. No command: clap never hears of it.
-const MONITOR: &str = "__monitor";
-
 /// What begins every instance: static, built by `build.rs`.
 const RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-runner"));
 
-fn monitor() -> Helper {
-    Helper::this_binary([MONITOR])
-}
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
-    if arguments.next_if(|first| first == MONITOR).is_some() {
+    if arguments.next_if(|first| first == monitor::ROLE).is_some() {
         return captain_jail::monitor::main(arguments, captain_jail::monitor::nothing);
     }
     // The one provider of TLS, for the client and for engines. Only a second call could fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let captain = Captain::try_parse().unwrap_or_else(|error| refuse(&error));
     match captain.role {
-        Role::Serve(args) => captain_server::serve(*args, Carried { runner: RUNNER, monitor: monitor() }),
+        Role::Serve(args) => captain_server::serve(*args, Carried { runner: RUNNER, monitor: monitor::helper() }),
         Role::Demo => demo::run(),
         Role::Client(command) => captain_cli::run(*command, Captain::command()),
     }

@@ -10,8 +10,10 @@
 //! | `log/<n>` | the monitor | the output, in the frames of [`log`] |
 //! | `root/`, `scratch/`, `lower/` | nobody | empty folders on which the first process mounts, in its own mount namespace |
 //!
-//! [`Jail::launch`] re-executes the captain binary in a hidden role (never a fork of the threaded server); that process is the
-//! instance's **monitor**. It makes the control groups, clones the instance's first process into new namespaces, records what it sees,
+//! Beside the instances, `<state>/bases/` holds what their roots have in common (`base`).
+//!
+//! [`Jail::launch`] executes a program in a hidden role (never a fork of the threaded server); that process is the instance's **monitor**.
+//! It may be the captain binary itself; `captain-monitor` is the same role alone, static and small. It makes the control groups, clones the instance's first process into new namespaces, records what it sees,
 //! owns the output and the exit code, and outlives the server. The server finds everything again from the directory alone.
 //!
 //! Invariants:
@@ -24,7 +26,9 @@
 //!
 //! Needs Linux 5.12 (`mount_setattr`); 5.19 for a wholly writable `/app` as root (idmapped layers), 6.12 for the Landlock scopes.
 
+mod base;
 mod cgroup;
+mod ground;
 mod idmap;
 mod init;
 mod jail;

@@ -23,8 +23,9 @@ pub struct ProcessRef {
 }
 
 impl ProcessRef {
-    pub(crate) fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, start_ticks: start_ticks(pid)?, boot: boot_id()? })
+    /// `boot` is [`boot_id`], which whoever asks knows already.
+    pub(crate) fn of(pid: i32, boot: &str) -> io::Result<Self> {
+        Ok(Self { pid, start_ticks: start_ticks(pid)?, boot: boot.to_owned() })
     }
 
     /// A descriptor of the process, or `None` when it is no more. The start time is compared after the descriptor is open: from then
@@ -75,7 +76,8 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-fn boot_id() -> io::Result<String> {
+/// Of this boot of the machine.
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
 }
 
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn another_start_time_is_another_process() {
-        let me = ProcessRef::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let me = ProcessRef::of(i32::try_from(std::process::id()).unwrap(), &boot_id().unwrap()).unwrap();
         assert!(me.open().unwrap().is_some());
         let impostor = ProcessRef { start_ticks: me.start_ticks + 1, ..me.clone() };
         assert!(impostor.open().unwrap().is_none());

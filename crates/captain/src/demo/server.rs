@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use captain_jail::{Helper, Jail};
+use captain_jail::Jail;
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -85,7 +85,7 @@ pub(super) fn sweep(data: &Path) -> Result<(), Box<dyn std::error::Error + Send 
     if !engine.exists() {
         return Ok(());
     }
-    let jail = Jail::open(&engine, Helper::this_binary([crate::MONITOR]))?;
+    let jail = Jail::open(&engine, crate::monitor::helper())?;
     for id in jail.list()? {
         jail.abandon(&id);
         jail.kill(&id)?;

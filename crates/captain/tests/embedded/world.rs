@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 pub(crate) const CAPTAIN: &str = env!("CARGO_BIN_EXE_captain");
 const RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-runner"));
+const MONITOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-monitor"));
 pub(crate) const HELLO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-hello"));
 
 /// Far more than anything here takes; a test that waits this long has failed.
@@ -45,7 +46,7 @@ impl World {
         let settings = LocalSettings {
             state: dir.join("engine"),
             runner: RUNNER.into(),
-            monitor: Helper { program: CAPTAIN.into(), arguments: vec!["__monitor".into()] },
+            monitor: Helper::carried("captain-monitor", MONITOR).unwrap(),
             ports: PORTS,
         };
         Local::new(NodeId::trusted("here"), &settings).unwrap()

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::report::Layout;
 
 /// Our folder in each hierarchy. Everything below it is ours, nothing outside of it is ever touched.
@@ -15,7 +17,7 @@ const OURS: &str = "captain";
 pub(crate) const SERVER_LEAF: &str = "captain-server";
 
 /// A mounted hierarchy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hierarchy {
     /// Where it is mounted.
     pub(crate) mount: PathBuf,
@@ -38,6 +40,14 @@ impl Hierarchy {
         [self.mount.join(OURS), self.mount.join(own).join(OURS)]
     }
 
+    /// Where an instance sees its own group of this hierarchy, relative to its root: `/sys/fs/cgroup/memory`, or `/sys/fs/cgroup` itself
+    /// where that is the mount.
+    pub(crate) fn seat(&self) -> PathBuf {
+        let top = Path::new("sys/fs/cgroup");
+        let mount = self.mount.strip_prefix("/").unwrap_or(&self.mount);
+        mount.strip_prefix(top).ok().and_then(|rest| rest.components().next()).map_or(top.into(), |name| top.join(name))
+    }
+
     /// Whether our own group is the top, so that there is nothing to move out of.
     pub(crate) fn at_top(&self) -> bool {
         self.own.as_os_str().is_empty()
@@ -45,7 +55,7 @@ impl Hierarchy {
 }
 
 /// All of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hierarchies(pub(crate) Vec<Hierarchy>);
 
 impl Hierarchies {
@@ -158,6 +168,7 @@ mod tests {
         assert_eq!(memory.bases()[0], Path::new("/sys/fs/cgroup/memory/captain"));
         assert_eq!(memory.bases()[1], Path::new("/sys/fs/cgroup/memory/user.slice/captain"));
         assert!(found.with("cpu").unwrap().at_top());
+        assert_eq!(memory.seat(), Path::new("sys/fs/cgroup/memory"));
         assert_eq!(found.with("pids"), None);
         assert_eq!(found.0.len(), 4);
     }
@@ -170,6 +181,7 @@ mod tests {
             "cpu memory pids",
         );
         assert_eq!(found.layout(), Layout::V2);
+        assert_eq!(found.with("memory").unwrap().seat(), Path::new("sys/fs/cgroup"));
         let bases = found.with("memory").unwrap().bases();
         assert_eq!(bases[1], Path::new("/sys/fs/cgroup/user.slice/user@1.service/app/captain"));
     }

@@ -74,9 +74,12 @@ fn weight(shares: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Groups {
     pub(crate) paths: Vec<PathBuf>,
+    /// Which of them is of version 2, where that is known.
+    unified: Option<usize>,
 }
 
 /// The hierarchies in which groups are wanted, with the base in each. Nothing is made but the bases.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     places: Vec<(Hierarchy, PathBuf)>,
     pub(crate) limitations: Vec<Limitation>,
@@ -108,13 +111,24 @@ impl Plan {
         self.places.iter().map(|(_, base)| base.join(name)).collect()
     }
 
+    /// Where an instance sees them, in the same order.
+    pub(crate) fn seats(&self) -> Vec<PathBuf> {
+        self.places.iter().map(|(hierarchy, _)| hierarchy.seat()).collect()
+    }
+
     /// Makes them and sets the limits.
     pub(crate) fn make(&self, name: &str, limits: &Limits) -> io::Result<(Groups, Vec<Limitation>)> {
         let mut limitations = self.limitations.clone();
         let mut paths = Vec::new();
         for (hierarchy, base) in &self.places {
             let group = base.join(name);
-            make_dir(&group)?;
+            match make_dir(&group) {
+                // Somebody has tidied up since the plan was made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_base(hierarchy, base).and_then(|()| make_dir(&group))?;
+                }
+                made => made?,
+            }
             for rule in rules(hierarchy, limits) {
                 if let Err(error) = fs::write(group.join(rule.file), rule.value.to_string()) {
                     // A kernel without swap accounting has no such file; without swap there is nothing to limit either.
@@ -126,7 +140,8 @@ impl Plan {
             }
             paths.push(group);
         }
-        Ok((Groups { paths }, limitations))
+        let unified = self.places.iter().position(|(hierarchy, _)| hierarchy.unified);
+        Ok((Groups { paths, unified }, limitations))
     }
 }
 
@@ -145,22 +160,25 @@ fn has_swap() -> bool {
 fn base(hierarchy: &Hierarchy) -> io::Result<PathBuf> {
     let mut refusal = io::Error::from(io::ErrorKind::NotFound);
     for base in hierarchy.bases() {
-        if hierarchy.unified
-            && let Some(parent) = base.parent()
-        {
-            hand_down(hierarchy, parent);
-        }
-        match make_dir(&base).and_then(|()| writable(&base)) {
-            Ok(()) => {
-                if hierarchy.unified {
-                    hand_down(hierarchy, &base);
-                }
-                return Ok(base);
-            }
+        match make_base(hierarchy, &base) {
+            Ok(()) => return Ok(base),
             Err(error) => refusal = error,
         }
     }
     Err(refusal)
+}
+
+fn make_base(hierarchy: &Hierarchy, base: &Path) -> io::Result<()> {
+    if hierarchy.unified
+        && let Some(parent) = base.parent()
+    {
+        hand_down(hierarchy, parent);
+    }
+    make_dir(base).and_then(|()| writable(base))?;
+    if hierarchy.unified {
+        hand_down(hierarchy, base);
+    }
+    Ok(())
 }
 
 /// Lets the children of a version 2 group use the controllers. Refusals show up later, as limits that cannot be set: those are reported.
@@ -205,23 +223,28 @@ fn refuge(hierarchy: &Hierarchy) -> PathBuf {
     hierarchy.bases()[0].join("monitors")
 }
 
-/// The group of version 2 into which a monitor is best born, if it has to leave the server's.
+/// The group of version 2 into which a monitor is best born, if it has to leave the server's. The first monitor of all makes it.
 pub(crate) fn birthplace(hierarchies: &Hierarchies) -> Option<PathBuf> {
-    let unified = hierarchies.0.iter().find(|h| h.unified && !h.at_top())?;
-    make_dir(&unified.bases()[0]).and_then(|()| make_dir(&refuge(unified))).ok()?;
-    Some(refuge(unified))
+    hierarchies.0.iter().find(|h| h.unified && !h.at_top()).map(refuge)
 }
 
 /// Moves this process out of the groups in which it was started, wherever that is possible, so that ending the server's service does not
 /// end the monitors. Says where it was not.
-pub(crate) fn leave_service(hierarchies: &Hierarchies) -> Option<Limitation> {
+///
+/// `born` is the group of version 2 into which it was born already.
+pub(crate) fn leave_service(hierarchies: &Hierarchies, born: Option<&Path>) -> Option<Limitation> {
     let mut stuck = None;
     for hierarchy in hierarchies.0.iter().filter(|h| !h.at_top()) {
         let refuge = refuge(hierarchy);
-        if hierarchy.mount.join(&hierarchy.own) == refuge {
+        if born == Some(&refuge) || hierarchy.mount.join(&hierarchy.own) == refuge {
             continue;
         }
-        let moved = make_dir(&hierarchy.bases()[0]).and_then(|()| make_dir(&refuge)).and_then(|()| enter(&refuge));
+        let moved = match enter(&refuge) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_dir(&hierarchy.bases()[0]).and_then(|()| make_dir(&refuge)).and_then(|()| enter(&refuge))
+            }
+            entered => entered,
+        };
         // Service managers end services by the unified hierarchy, or by their own named one; the others only share limits.
         let tracked = hierarchy.unified || hierarchy.controllers.iter().any(|c| c.starts_with("name="));
         if let Err(error) = moved
@@ -236,10 +259,12 @@ pub(crate) fn leave_service(hierarchies: &Hierarchies) -> Option<Limitation> {
 /// Moves this process, which has one thread. On version 1 through `tasks`: a thread that moves itself is spared the lock on all forks and
 /// exits of the machine, which `cgroup.procs` takes and which costs milliseconds.
 fn enter(group: &Path) -> io::Result<()> {
-    match fs::OpenOptions::new().write(true).open(group.join("tasks")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(group.join("cgroup.procs"), "0"),
-        opened => opened?.write_all(b"0"),
+    let open = |file: &str| fs::OpenOptions::new().write(true).open(group.join(file));
+    match open("tasks") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open("cgroup.procs")?,
+        opened => opened?,
     }
+    .write_all(b"0")
 }
 
 /// Where only the server's own group of version 2 is ours (delegation), the server must leave it for a leaf before groups below it can
@@ -261,17 +286,19 @@ pub(crate) fn make_room() -> io::Result<()> {
 
 impl Groups {
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths }
+        Self { paths, unified: None }
     }
 
     /// The version 2 group among them.
     pub(crate) fn unified(&self) -> Option<&Path> {
-        self.paths.iter().map(PathBuf::as_path).find(|group| is_unified(group))
+        self.unified.map(|place| self.paths[place].as_path())
     }
 
     /// Moves this process, which has one thread, into all of them; into that of version 2 only if it was not born there.
     pub(crate) fn enter(&self, born_inside: bool) -> io::Result<()> {
-        self.paths.iter().filter(|group| !(born_inside && is_unified(group))).try_for_each(|group| enter(group))
+        let born = if born_inside { self.unified } else { None };
+        let others = self.paths.iter().enumerate().filter(|(place, _)| Some(*place) != born);
+        others.map(|(_, group)| group).try_for_each(|group| enter(group))
     }
 
     /// How many processes the kernel has killed here for want of memory. Both versions count in a line `oom_kill <n>`.
@@ -347,11 +374,6 @@ pub(crate) fn ours(prefix: &str) -> io::Result<Vec<PathBuf>> {
     found.sort_unstable();
     found.dedup();
     Ok(found)
-}
-
-/// Only version 2 has this file.
-fn is_unified(group: &Path) -> bool {
-    group.join("cgroup.events").exists()
 }
 
 fn members(group: &Path) -> Vec<i32> {

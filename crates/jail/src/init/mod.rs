@@ -7,7 +7,6 @@
 //! → bounding set, uid, capabilities → parent-death signal (again: changing the uid clears it) → no new privileges → Landlock → streams
 //! → every other descriptor close-on-exec → seccomp (last: it forbids most of the above) → exec.
 
-mod host;
 mod privileges;
 mod root;
 
@@ -21,6 +20,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Groups;
+use crate::ground::Briefing;
 use crate::report::{Limitation, Mode};
 use crate::setup::{Attempt, SetupError, Step};
 use crate::spec::Record;
@@ -29,8 +29,8 @@ use crate::{seccomp, sys};
 /// Everything that the first process needs, prepared by the monitor.
 pub(crate) struct Order<'a> {
     pub(crate) record: &'a Record,
-    pub(crate) mode: Mode,
-    /// An empty folder on which the root is built; beside it are `scratch` and `lower`, empty too.
+    pub(crate) briefing: &'a Briefing,
+    /// An empty folder on which the root is mounted; beside it are `scratch` and `lower`, empty too.
     pub(crate) root: PathBuf,
     /// The instance's control groups, shown to it read-only: run-times read their limits there.
     pub(crate) groups: &'a Groups,
@@ -66,6 +66,10 @@ pub(crate) enum Message {
 }
 
 impl Order<'_> {
+    fn mode(&self) -> Mode {
+        self.briefing.ground.mode
+    }
+
     fn enter(&self, step: Step) {
         (self.on_step)(self.dir, step);
     }
@@ -101,7 +105,7 @@ impl Order<'_> {
         // The monitor ignores signals, which a program would inherit: it could not be stopped politely.
         sys::default_signals();
         let mut go = std::fs::File::from(go);
-        if self.mode == Mode::User {
+        if self.mode() == Mode::User {
             // Until the monitor has mapped its uid, this process is nobody and its files cannot be owned.
             wait_for_go(&mut go).attempt(Step::Join, || "wait for the monitor".into())?;
         }

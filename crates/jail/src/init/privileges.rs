@@ -46,7 +46,7 @@ impl Order<'_> {
 
     fn become_the_instance(&self) -> Result<(), SetupError> {
         let uid = self.record.uid;
-        if self.mode == Mode::Root {
+        if self.mode() == Mode::Root {
             set_thread_groups(&[]).attempt(STEP, || "leave all groups".into())?;
         }
         let gid = rustix::process::Gid::from_raw(uid);

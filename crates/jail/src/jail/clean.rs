@@ -129,6 +129,9 @@ impl Jail {
             }
         }
         self.sweep_files(&mut cleaned);
+        for (path, outcome) in self.bases.sweep() {
+            cleaned.note(&path, outcome);
+        }
         self.sweep_groups(&mut cleaned);
         cleaned
     }
@@ -182,7 +185,8 @@ fn entries(dir: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     all.flatten().filter(|entry| entry.file_name().to_str().is_some_and(&wanted)).map(|entry| entry.path()).collect()
 }
 
-fn is_old(path: &Path) -> bool {
+/// Whether nobody can still be making it.
+pub(crate) fn is_old(path: &Path) -> bool {
     let changed = fs::symlink_metadata(path).and_then(|m| m.modified());
     changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > IN_THE_MAKING))
 }

@@ -1,14 +1,17 @@
 //! Launching: the hidden role is executed, and what it has recorded is read.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Helper, Jail, Phase, observe};
+use super::{Jail, Phase, observe};
+use crate::base::Kept;
+use crate::ground::Briefing;
 use crate::setup::SetupError;
 use crate::spec::Id;
 use crate::state::{self, Ending, Exited, ReadError, Running, State};
@@ -67,7 +70,7 @@ impl Jail {
     /// Blocks; an async caller wraps it. The phase is `Running`, or `Exited` when the program has ended already.
     pub fn launch(&self, id: &Id, patience: Duration) -> Result<Phase, LaunchError> {
         let dir = self.dir(id);
-        let spoken = hear(&self.helper, "monitor", &dir, patience).map_err(|source| LaunchError::Execute {
+        let spoken = self.hear("monitor", &dir, patience).map_err(|source| LaunchError::Execute {
             id: id.clone(),
             program: self.helper.program.clone(),
             source,
@@ -92,6 +95,38 @@ impl Jail {
         }
     }
 
+    /// Executes a role and hears it to the end of its standard output; `None` when patience ends first.
+    pub(super) fn hear(&self, role: &str, place: &Path, patience: Duration) -> io::Result<Option<Vec<u8>>> {
+        let mut child = Command::new(&self.helper.program)
+            .args(&self.helper.arguments)
+            .arg(role)
+            .arg(place)
+            .arg0("captain-monitor") // a carried program has no name of its own
+            .env_clear() // the server's environment holds secrets, and the monitor needs nothing of it
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        // While it is being loaded. The base is kept until the monitor, which has spoken by then, keeps it itself.
+        let heard = self.brief(&mut child).and_then(|kept| {
+            let heard = child.stdout.take().map_or(Ok(None), |stdout| read_until(stdout, Instant::now() + patience));
+            drop(kept);
+            heard
+        });
+        reap(child, matches!(heard, Ok(Some(_))))?;
+        heard
+    }
+
+    fn brief(&self, child: &mut Child) -> io::Result<Kept> {
+        let (base, kept) = self.bases.current()?;
+        let text = serde_json::to_vec(&Briefing { ground: (*self.ground).clone(), base })?;
+        match child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&text)) {
+            // Dead already: that it said nothing tells the rest.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(kept),
+        }
+    }
+
     /// Ends a start that takes too long, whoever launched it: the monitor, hence the instance.
     pub fn abandon(&self, id: &Id) {
         let monitor = match state::read(&self.dir(id)) {
@@ -109,25 +144,6 @@ impl Jail {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-/// Executes a role and hears it to the end of its standard output; `None` when patience ends first.
-pub(super) fn hear(helper: &Helper, role: &str, place: &Path, patience: Duration) -> io::Result<Option<Vec<u8>>> {
-    let mut child = Command::new(&helper.program)
-        .args(&helper.arguments)
-        .arg(role)
-        .arg(place)
-        .env_clear() // the server's environment holds secrets, and the monitor needs nothing of it
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let heard = match child.stdout.take() {
-        Some(stdout) => read_until(stdout, Instant::now() + patience),
-        None => Ok(None),
-    };
-    reap(child, matches!(heard, Ok(Some(_))))?;
-    heard
 }
 
 /// The process that was executed ends by itself when it has spoken to the end; otherwise it is made to.

@@ -10,21 +10,27 @@ mod probe;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 pub use clean::Cleaned;
+pub(crate) use clean::is_old;
 pub use control::ControlError;
 pub use create::CreateError;
 pub use launch::LaunchError;
 pub(crate) use observe::read_record;
 pub use observe::{Observed, Phase};
 pub use probe::ProbeError;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use crate::cgroup;
+use crate::base::Bases;
+use crate::ground::Ground;
 use crate::spec::Id;
 use crate::uids;
 
@@ -42,6 +48,26 @@ impl Helper {
     pub fn this_binary(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self { program: "/proc/self/exe".into(), arguments: arguments.into_iter().map(Into::into).collect() }
     }
+
+    /// A program that this one carries, kept in a sealed file in memory: it needs no place on disk that may be executed, nobody can
+    /// change it, and it is gone with the last process that uses it.
+    ///
+    /// Fails where the machine executes no such files (`vm.memfd_noexec`, a security module): that is tried. The descriptor stays
+    /// open as long as this process lives.
+    pub fn carried(name: &str, program: &[u8]) -> io::Result<Self> {
+        let written = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut file = fs::File::from(written);
+        file.write_all(program)?;
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        // What is open for writing cannot be executed.
+        let readable = fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        drop(file);
+        let path = format!("/proc/self/fd/{}", readable.as_raw_fd());
+        // Without a role it ends at once.
+        Command::new(&path).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        let _for_ever = readable.into_raw_fd();
+        Ok(Self { program: path.into(), arguments: Vec::new() })
+    }
 }
 
 /// A state directory. Cheap to clone.
@@ -52,6 +78,8 @@ pub struct Jail {
     uids: Range<u32>,
     /// Begins the names of this directory's control groups.
     tag: String,
+    ground: Arc<Ground>,
+    bases: Arc<Bases>,
 }
 
 /// The state directory cannot be used.
@@ -75,9 +103,11 @@ impl Jail {
         }
         let state = state.canonicalize().map_err(failed)?;
         let map = fs::read_to_string("/proc/self/uid_map").map_err(failed)?;
-        cgroup::make_room().map_err(failed)?;
+        let uids = uids::range(&map);
+        let ground = Ground::survey(uids.start).map_err(failed)?;
+        let bases = Bases::open(state.join("bases"), ground.plan.seats(), &ground.boot).map_err(failed)?;
         let tag = format!("{:08x}", hash(state.as_os_str().as_bytes()) >> 32);
-        Ok(Self { state, helper, uids: uids::range(&map), tag })
+        Ok(Self { state, helper, uids, tag, ground: Arc::new(ground), bases: Arc::new(bases) })
     }
 
     /// The ids of all instances, in order.

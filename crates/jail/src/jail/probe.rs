@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::Jail;
 use super::create::make_mount_points;
-use super::launch::hear;
 use crate::monitor::rehearsal_record;
 use crate::report::Report;
 use crate::setup::SetupError;
@@ -56,6 +55,6 @@ impl Jail {
         make_mount_points(dir)?;
         let record = rehearsal_record(name, self.uids.start, self.group(name), &slug)?;
         write_json(&dir.join("spec.json"), &record)?;
-        hear(&self.helper, "rehearse", dir, PATIENCE)
+        self.hear("rehearse", dir, PATIENCE)
     }
 }

@@ -12,12 +12,13 @@ mod run;
 pub(crate) use rehearsal::record_of as rehearsal_record;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cgroup::{self, Hierarchies};
+use crate::cgroup;
+use crate::ground::Briefing;
 use crate::setup::{Attempt, SetupError, Step};
 use crate::sys::{self, Forked};
 
@@ -33,12 +34,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, on_step: OnStep) -> E
     let mut arguments = arguments.into_iter();
     let role = arguments.next().unwrap_or_default();
     let Some(place) = arguments.next().map(PathBuf::from) else { return ExitCode::from(2) };
-    let outcome = match role.to_str() {
-        Some("monitor") => detach(&place, on_step),
-        Some("rehearse") => rehearsal::perform(&place, on_step),
+    let perform = match role.to_str() {
+        Some("monitor") => detach,
+        Some("rehearse") => rehearsal::perform,
         _ => return ExitCode::from(2),
     };
-    match outcome {
+    match briefing().and_then(|briefing| perform(&place, on_step, briefing)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The parent reads this; if it is gone nobody needs it.
@@ -53,15 +54,24 @@ fn speak(to: &mut impl Write, error: &SetupError) -> std::io::Result<()> {
     to.flush()
 }
 
+fn briefing() -> Result<Briefing, SetupError> {
+    let mut text = Vec::new();
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut text)
+        .and_then(|_| serde_json::from_slice(&text).map_err(std::io::Error::from))
+        .attempt(Step::Read, || "understand what the server says".into())
+}
+
 /// Forks; the parent ends at once, and the child lives the monitor's life.
-fn detach(dir: &Path, on_step: OnStep) -> Result<(), SetupError> {
-    let birthplace = Hierarchies::discover().ok().and_then(|hierarchies| cgroup::birthplace(&hierarchies));
-    let (forked, _) = cgroup::fork(0, birthplace.as_deref()).attempt(Step::Detach, || "fork the monitor".into())?;
+fn detach(dir: &Path, on_step: OnStep, briefing: Briefing) -> Result<(), SetupError> {
+    let birthplace = cgroup::birthplace(&briefing.ground.hierarchies);
+    let (forked, born) = cgroup::fork(0, birthplace.as_deref()).attempt(Step::Detach, || "fork the monitor".into())?;
     match forked {
         Forked::Parent { .. } => Ok(()),
         Forked::Child => {
             let code = match become_daemon() {
-                Ok(report) => run::live(dir, on_step, report),
+                Ok(report) => run::live(dir, on_step, briefing, birthplace.filter(|_| born), report),
                 Err(error) => {
                     let _ = speak(&mut std::io::stdout(), &error);
                     1

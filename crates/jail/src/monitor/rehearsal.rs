@@ -8,22 +8,23 @@ use std::time::Duration;
 use rustix::process::{WaitOptions, waitpid};
 
 use super::OnStep;
-use super::run::{FirstProcess, first_process, mode};
-use crate::cgroup::{self, Groups, Hierarchies, Plan};
+use super::run::{FirstProcess, first_process};
+use crate::cgroup::{self, Groups};
+use crate::ground::Briefing;
 use crate::report::{Limitation, Report};
 use crate::setup::{Attempt, SetupError, Step};
 use crate::spec::{Id, Limits, LogBound, Record, Spec, VERSION};
 use crate::state::now_ms;
 
 /// Rehearses in the directory `dir`, prepared as for an instance and with the empty folder `slug`, and prints the report to standard output.
-pub(super) fn perform(dir: &Path, on_step: OnStep) -> Result<(), SetupError> {
+pub(super) fn perform(dir: &Path, on_step: OnStep, briefing: Briefing) -> Result<(), SetupError> {
+    let ground = &briefing.ground;
     let record: Record = record(dir).attempt(Step::Read, || format!("read {:?}", dir.join("spec.json")))?;
-    let hierarchies = Hierarchies::discover().attempt(Step::Announce, || "look for control groups".into())?;
     let mut limitations: Vec<Limitation> = Vec::new();
-    limitations.extend(cgroup::leave_service(&hierarchies));
-    let plan = Plan::new(&hierarchies);
-    let groups = Groups::new(plan.paths(&record.group));
-    let rehearsed = plan
+    limitations.extend(cgroup::leave_service(&ground.hierarchies, None));
+    let groups = Groups::new(ground.plan.paths(&record.group));
+    let rehearsed = ground
+        .plan
         .make(&record.group, &record.spec.limits)
         .attempt(Step::Cgroup, || "make control groups".into())
         .and_then(|(groups, found)| {
@@ -31,7 +32,7 @@ pub(super) fn perform(dir: &Path, on_step: OnStep) -> Result<(), SetupError> {
             first_process(&FirstProcess {
                 dir,
                 record: &record,
-                mode: mode(record.uid),
+                briefing: &briefing,
                 groups: &groups,
                 limitations: &limitations,
                 rehearsal: true,
@@ -48,7 +49,7 @@ pub(super) fn perform(dir: &Path, on_step: OnStep) -> Result<(), SetupError> {
     };
     // Left groups are found again by their prefix, in `Jail::sweep`.
     groups.remove(Duration::from_secs(2));
-    let report = Report { mode: mode(record.uid), layout: hierarchies.layout(), limitations, unusable };
+    let report = Report { mode: ground.mode, layout: ground.hierarchies.layout(), limitations, unusable };
     serde_json::to_vec(&report)
         .map_err(std::io::Error::from)
         .and_then(|text| std::io::stdout().write_all(&text))

@@ -11,7 +11,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use super::{OnStep, Pipe, pump, speak};
-use crate::cgroup::{self, Groups, Hierarchies, Plan};
+use crate::base::Kept;
+use crate::cgroup::{self, Groups};
+use crate::ground::Briefing;
 use crate::idmap::{self, Owner};
 use crate::init::{Ends, Message, Order};
 use crate::lock::{self, Lock};
@@ -21,14 +23,16 @@ use crate::setup::{Attempt, SetupError, Step};
 use crate::spec::Record;
 use crate::state::{self, Ending, Exited, Running, State, now_ms};
 use crate::sys::{self, Forked};
-use crate::{jail, log, uids};
+use crate::{jail, log};
 
 /// A group of dead processes is busy for milliseconds; more than this means that somebody else put something in it.
 const GROUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lives; the result is the exit code, of which nobody hears: what matters is in `state.json`.
-pub(super) fn live(dir: &Path, on_step: OnStep, mut pipe: Pipe) -> i32 {
-    let started = match Stage::open(dir, on_step).and_then(Stage::start) {
+///
+/// `born` is the control group of version 2 into which it was born, if it was.
+pub(super) fn live(dir: &Path, on_step: OnStep, briefing: Briefing, born: Option<PathBuf>, mut pipe: Pipe) -> i32 {
+    let started = match Stage::open(dir, on_step, briefing, born.as_deref()).and_then(Stage::start) {
         Ok(started) => started,
         Err(NotStarted { error, groups, holds_state }) => {
             let recorded = holds_state && record_failure(dir, &error, &groups).is_ok();
@@ -70,10 +74,10 @@ struct Stage<'a> {
     dir: &'a Path,
     on_step: OnStep,
     record: Record,
-    mode: Mode,
+    briefing: Briefing,
+    kept: Option<Kept>,
     me: ProcessRef,
     lock: Lock,
-    plan: Plan,
     paths: Vec<PathBuf>,
     limitations: Vec<Limitation>,
 }
@@ -88,11 +92,13 @@ struct Started<'a> {
     outputs: [OwnedFd; 2],
     log: log::Writer,
     _lock: Lock,
+    /// Its root.
+    _kept: Option<Kept>,
 }
 
 impl<'a> Stage<'a> {
     /// Everything before the first thing that has to be undone.
-    fn open(dir: &'a Path, on_step: OnStep) -> Result<Self, NotStarted> {
+    fn open(dir: &'a Path, on_step: OnStep, briefing: Briefing, born: Option<&Path>) -> Result<Self, NotStarted> {
         let fail = |error, holds_state| NotStarted { error, groups: Groups::new(Vec::new()), holds_state };
         on_step(dir, Step::Read);
         let record = jail::read_record(dir).map_err(|error| {
@@ -114,29 +120,31 @@ impl<'a> Stage<'a> {
         if !matches!(state::read(dir), Ok(None)) {
             return Err(fail(refused("it was started before"), false));
         }
-        Self::announce(dir, on_step, record, lock).map_err(|e| fail(e, true))
+        let paths = briefing.ground.plan.paths(&record.group);
+        let me = Self::announce(dir, &briefing, &paths).map_err(|e| fail(e, true))?;
+        on_step(dir, Step::Announce);
+        let limitations = cgroup::leave_service(&briefing.ground.hierarchies, born).into_iter().collect();
+        on_step(dir, Step::Detach);
+        // Where it is not there any more, the first process says so.
+        let kept = briefing.base.keep().attempt(Step::Root, || format!("lock {:?}", briefing.base.dir));
+        let kept = kept.map_err(|e| fail(e, true))?;
+        Ok(Self { dir, on_step, record, briefing, kept, me, lock, paths, limitations })
     }
 
-    fn announce(dir: &'a Path, on_step: OnStep, record: Record, lock: Lock) -> Result<Self, SetupError> {
-        let hierarchies = Hierarchies::discover().attempt(Step::Announce, || "look for control groups".into())?;
-        let plan = Plan::new(&hierarchies);
-        let paths = plan.paths(&record.group);
-        let me = ProcessRef::of(std::process::id().cast_signed())
+    fn announce(dir: &Path, briefing: &Briefing, paths: &[PathBuf]) -> Result<ProcessRef, SetupError> {
+        let me = ProcessRef::of(std::process::id().cast_signed(), &briefing.ground.boot)
             .attempt(Step::Announce, || "read the monitor's start time".into())?;
-        let announced = State::Starting { monitor: me.clone(), groups: paths.clone() };
+        let announced = State::Starting { monitor: me.clone(), groups: paths.to_vec() };
         state::write(dir, &announced).attempt(Step::Announce, || "write state.json".into())?;
-        on_step(dir, Step::Announce);
-        let mut limitations = Vec::new();
-        limitations.extend(cgroup::leave_service(&hierarchies));
-        on_step(dir, Step::Detach);
-        let mode = mode(record.uid);
-        Ok(Self { dir, on_step, record, mode, me, lock, plan, paths, limitations })
+        Ok(me)
     }
 
     fn start(mut self) -> Result<Started<'a>, NotStarted> {
         let undo = Groups::new(self.paths.clone());
         let fail = |error| NotStarted { error, groups: Groups::new(undo.paths.clone()), holds_state: true };
         let (groups, limitations) = self
+            .briefing
+            .ground
             .plan
             .make(&self.record.group, &self.record.spec.limits)
             .attempt(Step::Cgroup, || format!("make the control groups {}", self.record.group))
@@ -146,7 +154,7 @@ impl<'a> Stage<'a> {
         let first = first_process(&FirstProcess {
             dir: self.dir,
             record: &self.record,
-            mode: self.mode,
+            briefing: &self.briefing,
             groups: &groups,
             limitations: &self.limitations,
             rehearsal: false,
@@ -163,21 +171,23 @@ impl<'a> Stage<'a> {
         let log = log::Writer::begin(&self.dir.join("log"), self.record.spec.log.clone())
             .attempt(Step::Record, || "open the log".into())
             .map_err(fail_and_kill)?;
-        let running = ProcessRef::of(first.pid.as_raw_nonzero().get()).map(|init| Running {
-            monitor: self.me,
-            init,
-            groups: groups.paths.clone(),
-            started_ms: now_ms(),
-            limitations: self.limitations,
-        });
+        let running =
+            ProcessRef::of(first.pid.as_raw_nonzero().get(), &self.briefing.ground.boot).map(|init| Running {
+                monitor: self.me,
+                init,
+                groups: groups.paths.clone(),
+                started_ms: now_ms(),
+                limitations: self.limitations,
+            });
         let running =
             running.attempt(Step::Record, || "read the start time of the instance".into()).map_err(fail_and_kill)?;
         state::write(self.dir, &State::Running(running.clone()))
             .attempt(Step::Record, || "write state.json".into())
             .map_err(fail_and_kill)?;
         (self.on_step)(self.dir, Step::Record);
-        let Self { dir, on_step, lock, .. } = self;
-        Ok(Started { dir, on_step, running, groups, pidfd: first.pidfd, outputs: first.outputs, log, _lock: lock })
+        let Self { dir, on_step, lock, kept, .. } = self;
+        let First { pidfd, outputs, .. } = first;
+        Ok(Started { dir, on_step, running, groups, pidfd, outputs, log, _lock: lock, _kept: kept })
     }
 }
 
@@ -211,20 +221,11 @@ impl Started<'_> {
     }
 }
 
-/// Root if this process may make namespaces and become that uid, else an ordinary user.
-pub(super) fn mode(uid: u32) -> Mode {
-    use rustix::thread::{CapabilitySet, capabilities};
-    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
-    let powerful = capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    if powerful && uids::is_mapped(&map, uid) { Mode::Root } else { Mode::User }
-}
-
 /// What is needed to start a first process.
 pub(super) struct FirstProcess<'a> {
     pub(super) dir: &'a Path,
     pub(super) record: &'a Record,
-    pub(super) mode: Mode,
+    pub(super) briefing: &'a Briefing,
     pub(super) groups: &'a Groups,
     pub(super) limitations: &'a [Limitation],
     pub(super) rehearsal: bool,
@@ -244,29 +245,29 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEW
 /// Clones it and sees it through its preparation.
 pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupError> {
     let enter = |step| (wanted.on_step)(wanted.dir, step);
-    let (uid, spec) = (wanted.record.uid, &wanted.record.spec);
+    let (uid, spec, mode) = (wanted.record.uid, &wanted.record.spec, wanted.briefing.ground.mode);
     let slug = std::fs::metadata(&spec.slug).attempt(Step::OwnerMap, || format!("look at the slug {:?}", spec.slug))?;
-    let owners = (wanted.mode == Mode::Root)
+    let owners = (mode == Mode::Root)
         .then(|| {
             let from = Owner { uid: slug.uid(), gid: slug.gid() };
             idmap::translation(from, Owner { uid, gid: uid }).ok()
         })
         .flatten();
     enter(Step::OwnerMap);
-    let pipes = Pipes::make(uid, wanted.mode).attempt(Step::Clone, || "make pipes".into())?;
-    let user = if wanted.mode == Mode::User { libc::CLONE_NEWUSER } else { 0 };
+    let pipes = Pipes::make(uid, mode).attempt(Step::Clone, || "make pipes".into())?;
+    let user = if mode == Mode::User { libc::CLONE_NEWUSER } else { 0 };
     let (forked, born_inside) = cgroup::fork(NAMESPACES | user, wanted.groups.unified())
         .attempt(Step::Clone, || "clone into new namespaces".into())?;
     match forked {
         Forked::Child => {
             let order = Order {
                 record: wanted.record,
-                mode: wanted.mode,
+                briefing: wanted.briefing,
                 root: wanted.dir.join("root"),
                 groups: wanted.groups,
                 born_inside,
                 owners: owners.map(|owners| owners.namespace),
-                limit_pids_by_rlimit: wanted.mode == Mode::User && lacks_pids(wanted.limitations),
+                limit_pids_by_rlimit: mode == Mode::User && lacks_pids(wanted.limitations),
                 rehearsal: wanted.rehearsal,
                 on_step: wanted.on_step,
                 dir: wanted.dir,
@@ -281,7 +282,7 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupErr
                 owners.reap();
             }
             let mut first = seen_through?;
-            if wanted.mode == Mode::User {
+            if mode == Mode::User {
                 first.limitations.push(Limitation::SharedUid);
             }
             Ok(first)
@@ -296,6 +297,7 @@ fn lacks_pids(limitations: &[Limitation]) -> bool {
 /// The monitor's part while the first process prepares itself. If anything fails, the first process is dead and reaped on return.
 fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Result<First, SetupError> {
     let enter = |step| (wanted.on_step)(wanted.dir, step);
+    let user = wanted.briefing.ground.mode == Mode::User;
     let gone = || SetupError {
         step: Step::Clone,
         attempt: "clone into new namespaces".into(),
@@ -305,12 +307,12 @@ fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Resu
     let pid = Pid::from_raw(child).ok_or_else(gone)?;
     let prepare = || -> Result<(OwnedFd, Vec<Limitation>), SetupError> {
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).attempt(Step::Clone, || "hold the first process".into())?;
-        if wanted.mode == Mode::User {
+        if user {
             idmap::map_to_this_user(child, wanted.record.uid).attempt(Step::UserMap, || "map this user".into())?;
         }
         enter(Step::UserMap);
         let mut go = File::from(pipes.go);
-        if wanted.mode == Mode::User {
+        if user {
             go.write_all(&[1]).attempt(Step::UserMap, || "let it go on".into())?;
         }
         // `go` stays open until the messages end: its closing would tell the child that the monitor is gone.

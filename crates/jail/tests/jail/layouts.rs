@@ -45,7 +45,7 @@ fn the_monitor_is_born_outside_of_the_service() {
     // The instance's parent is its monitor; the service's own group is printed beside it.
     let script = format!(
         "cat /proc/self/cgroup; ({PROBE} run --state {state} --slug {slug} -- /bin/sleep 1000 & echo $! > {state}.pid); \
-         for i in $(seq 1000); do m=$(pgrep -f '^/proc/self/exe __jail monitor {state}' | head -1); test -n \"$m\" && grep -qs running {state}/instances/*/state.json && break; sleep 0.01; done; \
+         for i in $(seq 1000); do m=$(pgrep -f '^captain-monitor __jail monitor {state}' | head -1); test -n \"$m\" && grep -qs running {state}/instances/*/state.json && break; sleep 0.01; done; \
          grep ^0: /proc/$m/cgroup; kill -9 $(cat {state}.pid); kill -9 $m",
         state = world.state().display(),
         slug = world.slug().display(),

@@ -12,15 +12,21 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use captain_domain::InstanceId;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, timeout_at};
 
 /// Room for a hundred events at a time; what does not fit waits in the kernel's own queue, which has a bound.
 const BUFFER_BYTES: usize = 8 << 10;
+
+/// The kernel tells that a file is closed a moment before it lets go of its lock. Whoever looks in between sees a monitor that lives,
+/// so a closed lock is hinted at once more when the moment is surely over.
+const LET_GO: Duration = Duration::from_millis(100);
 
 /// A subscription that has begun.
 #[derive(Debug)]
@@ -30,6 +36,8 @@ pub(super) struct Watch {
     top: i32,
     folders: HashMap<i32, InstanceId>,
     waiting: VecDeque<InstanceId>,
+    /// To be hinted at again, and when.
+    again: VecDeque<(Instant, InstanceId)>,
 }
 
 impl Watch {
@@ -38,8 +46,14 @@ impl Watch {
         let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let moves = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::ONLYDIR;
         let top = add_watch(&inotify, instances, moves)?;
-        let mut watch =
-            Self { inotify, instances: instances.to_owned(), top, folders: HashMap::new(), waiting: VecDeque::new() };
+        let mut watch = Self {
+            inotify,
+            instances: instances.to_owned(),
+            top,
+            folders: HashMap::new(),
+            waiting: VecDeque::new(),
+            again: VecDeque::new(),
+        };
         for entry in std::fs::read_dir(instances)?.flatten() {
             if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
                 watch.look_into(id)?;
@@ -93,12 +107,28 @@ impl Watch {
             }
             self.waiting.push_back(id);
         } else if let Some(id) = self.folders.get(&folder) {
-            let state = what.contains(ReadFlags::MOVED_TO) && name == "state.json";
-            if state || (what.contains(ReadFlags::CLOSE_WRITE) && name == "lock") {
+            let closed = what.contains(ReadFlags::CLOSE_WRITE) && name == "lock";
+            if closed {
+                self.again.push_back((Instant::now() + LET_GO, *id));
+            }
+            if closed || (what.contains(ReadFlags::MOVED_TO) && name == "state.json") {
                 self.waiting.push_back(*id);
             }
         }
         Ok(())
+    }
+
+    /// What has changed until now; never waits.
+    pub(super) fn changed(&mut self) -> io::Result<VecDeque<InstanceId>> {
+        loop {
+            match self.read() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.again.clear();
+        Ok(std::mem::take(&mut self.waiting))
     }
 
     /// The instances about which there is something to see, until the first error.
@@ -119,12 +149,28 @@ impl Watch {
             if let Some(id) = self.waiting.pop_front() {
                 return Ok(id);
             }
-            let mut readable = ready.readable().await?;
+            let Some(readable) = self.readable(ready).await else { continue };
+            let mut readable = readable?;
             match self.read() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable.clear_ready(),
                 read => read?,
             }
         }
+    }
+
+    /// `None` when it is time to hint at something again: then it waits with the others.
+    async fn readable<'a>(
+        &mut self,
+        ready: &'a AsyncFd<OwnedFd>,
+    ) -> Option<io::Result<tokio::io::unix::AsyncFdReadyGuard<'a, OwnedFd>>> {
+        let Some((at, _)) = self.again.front() else { return Some(ready.readable().await) };
+        if let Ok(readable) = timeout_at(*at, ready.readable()).await {
+            return Some(readable);
+        }
+        // One that is gone by now has been hinted at as such.
+        let due = self.again.pop_front().map(|(_, id)| id);
+        self.waiting.extend(due.filter(|id| self.instances.join(id.to_string()).exists()));
+        None
     }
 }
 
@@ -161,7 +207,7 @@ mod tests {
         }
         let lock = fs::File::create(folder(id(1)).join("lock")).unwrap();
         drop(lock);
-        assert_eq!(next(&mut hints).await, id(1));
+        assert_eq!([next(&mut hints).await, next(&mut hints).await], [id(1), id(1)], "and once more");
         fs::rename(folder(id(2)), dir.path().join(".old")).unwrap();
         assert_eq!(next(&mut hints).await, id(2));
     }

@@ -30,6 +30,7 @@ use super::LocalSettings;
 use super::failure::Failure;
 use super::ports::{Ports, is_older};
 use super::render;
+use super::roster::Roster;
 use super::slugs::Slugs;
 use crate::chain;
 use crate::engine::{CreateSpec, ErrorKind, Inspected, Owner, Preparation, Prepared, Sighting};
@@ -56,6 +57,7 @@ pub(super) struct House {
     slugs: Slugs,
     /// What instances were made of. It never changes, and a listing is asked for at every start.
     records: Mutex<HashMap<InstanceId, Arc<Record>>>,
+    roster: Mutex<Roster>,
 }
 
 impl House {
@@ -72,6 +74,7 @@ impl House {
             ports: Ports::open(state.join("ports"), settings.ports.clone()).map_err(failed)?,
             slugs: Slugs::open(&state).map_err(failed)?,
             records: Mutex::default(),
+            roster: Mutex::default(),
         })
     }
 
@@ -97,10 +100,12 @@ impl House {
     }
 
     pub(super) fn list(&self) -> Result<Vec<Sighting>, Failure> {
+        let mut roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        roster.catch_up(&self.instances);
         let ids = self.ids()?;
         let known: BTreeSet<InstanceId> = ids.iter().copied().collect();
         self.records.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known.contains(id));
-        ids.into_iter().filter_map(|id| self.sight(id).transpose()).collect()
+        roster.sightings(&ids, |id| self.sight(id))
     }
 
     fn sight(&self, id: InstanceId) -> Result<Option<Sighting>, Failure> {

@@ -13,6 +13,7 @@ mod house;
 mod logs;
 mod ports;
 mod render;
+mod roster;
 mod slugs;
 
 use std::io;

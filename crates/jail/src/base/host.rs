@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The system folders. On merged-usr systems all but the first are links, and stay links.
-pub(super) const SYSTEM: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32", "libo32", "nix/store"];
+const SYSTEM: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32", "libo32", "nix/store"];
 
 /// Of `/etc`: name resolution, certificates, the dynamic linker, locales and times, alternatives, and the parts of language run-times that
 /// distributions keep there. Nothing with accounts, keys, passwords or addresses of the host's services.
@@ -76,11 +77,33 @@ pub(super) enum Entry {
     Copy { at: PathBuf, content: Vec<u8> },
 }
 
+/// All names that may be seen, relative to the root.
+fn names() -> impl Iterator<Item = PathBuf> {
+    SYSTEM.iter().map(PathBuf::from).chain(ETC.iter().map(|name| Path::new("etc").join(name)))
+}
+
 /// What there is of the system folders and of `/etc`, as paths relative to the root.
 pub(super) fn entries(host: &Path) -> io::Result<Vec<Entry>> {
-    let etc = ETC.iter().map(|name| PathBuf::from("etc").join(name));
-    let names = SYSTEM.iter().map(PathBuf::from).chain(etc);
-    names.filter_map(|at| entry(host, at).transpose()).collect()
+    names().filter_map(|at| entry(host, at).transpose()).collect()
+}
+
+/// Identity, size and times of all that [`entries`] would read: as long as this is the same, so are they.
+pub(super) fn fingerprint(host: &Path) -> Vec<[u64; 5]> {
+    let of = |found: io::Result<fs::Metadata>| {
+        let Ok(found) = found else { return [0; 5] };
+        // A folder is mounted, not copied: what is in it does not matter.
+        let (changed, nanoseconds) = if found.is_dir() { (0, 0) } else { (found.ctime(), found.ctime_nsec()) };
+        [found.dev(), found.ino(), found.size(), changed.cast_unsigned(), nanoseconds.cast_unsigned()]
+    };
+    let mut all = Vec::with_capacity(2 * (SYSTEM.len() + ETC.len()));
+    for path in names().map(|at| host.join(at)) {
+        let link = fs::symlink_metadata(&path);
+        // The end of a link can change without the link.
+        let end = link.as_ref().is_ok_and(fs::Metadata::is_symlink).then(|| of(fs::metadata(&path)));
+        all.push(of(link));
+        all.extend(end);
+    }
+    all
 }
 
 fn entry(host: &Path, at: PathBuf) -> io::Result<Option<Entry>> {
@@ -119,18 +142,6 @@ fn leads_to_system(host: &Path, link: &Path) -> bool {
     end.strip_prefix(host).is_ok_and(|end| SYSTEM.iter().any(|folder| end.starts_with(folder)))
 }
 
-/// The accounts inside: programs ask for the name of their uid, and fail in odd ways when it has none.
-pub(super) fn passwd(uid: u32) -> String {
-    format!(
-        "root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:{uid}:{uid}:app:/app:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
-    )
-}
-
-/// The groups inside.
-pub(super) fn group(gid: u32) -> String {
-    format!("root:x:0:\napp:x:{gid}:\nnogroup:x:65534:\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +172,11 @@ mod tests {
                 Entry::Mount { at: "etc/ssl/certs".into() },
             ]
         );
+        let before = fingerprint(host.path());
+        fs::write(at("etc/ssl/certs/new"), "").unwrap();
+        fs::write(at("etc/shadow"), "other").unwrap();
+        assert_eq!(fingerprint(host.path()), before, "nothing of it is copied");
+        fs::write(at("run/stub.conf"), "nameserver 2").unwrap();
+        assert_ne!(fingerprint(host.path()), before);
     }
 }

@@ -1,0 +1,112 @@
+//! What was last seen of each instance, so that a listing looks only at those that have changed. One is asked for at every start; with
+//! hundreds of instances, opening and reading the files of each would take longer than the start.
+//!
+//! A listing must hold everything that had happened when it was asked for. The kernel puts a change into the queue of an inotify before
+//! the call that makes it returns: so the queue is emptied first, and what it names is looked at. Where there is no inotify to be
+//! had, everything is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use captain_domain::InstanceId;
+
+use super::events::Watch;
+use super::failure::Failure;
+use crate::engine::Sighting;
+
+/// What changed less than this before it was looked at is looked at again: an event can come a moment before what it tells of (a lock
+/// that is closed is let go of a moment later).
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// The memory of listings.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    watch: Option<Watch>,
+    changed: HashMap<InstanceId, Instant>,
+    seen: HashMap<InstanceId, Sighting>,
+}
+
+impl Roster {
+    /// Forgets what may have changed.
+    pub(super) fn catch_up(&mut self, instances: &Path) {
+        match self.watch.as_mut().map(Watch::changed) {
+            Some(Ok(changed)) => {
+                let now = Instant::now();
+                for id in changed {
+                    self.seen.remove(&id);
+                    self.changed.insert(id, now);
+                }
+                self.changed.retain(|_, at| now.duration_since(*at) < SETTLED);
+            }
+            // Not begun yet, or broken: from here on, and nothing seen before counts.
+            None | Some(Err(_)) => {
+                self.seen.clear();
+                self.changed.clear();
+                self.watch = Watch::begin(instances).ok();
+            }
+        }
+    }
+
+    /// These, each as it is: by memory, or by `look`, which answers nothing for one that is gone.
+    pub(super) fn sightings(
+        &mut self,
+        ids: &[InstanceId],
+        look: impl Fn(InstanceId) -> Result<Option<Sighting>, Failure>,
+    ) -> Result<Vec<Sighting>, Failure> {
+        let there: BTreeSet<InstanceId> = ids.iter().copied().collect();
+        self.seen.retain(|id, _| there.contains(id));
+        let mut all = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(seen) = self.seen.get(id) {
+                all.push(seen.clone());
+                continue;
+            }
+            let Some(sighting) = look(*id)? else { continue };
+            if self.watch.is_some() && !self.changed.contains_key(id) {
+                self.seen.insert(*id, sighting.clone());
+            }
+            all.push(sighting);
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs;
+
+    use captain_domain::State;
+
+    use super::*;
+    use crate::engine::Owner;
+
+    #[test]
+    fn only_what_has_changed_is_looked_at_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = [1, 2, 3].map(|byte| InstanceId::from_bytes([byte; 32]));
+        let folder = |id: InstanceId| dir.path().join(id.to_string());
+        for id in ids {
+            fs::create_dir(folder(id)).unwrap();
+        }
+        let (looks, mut roster) = (Cell::new(0), Roster::default());
+        let mut list = |ids: &[InstanceId]| {
+            roster.catch_up(dir.path());
+            looks.set(0);
+            let look = |id| {
+                looks.set(looks.get() + 1);
+                Ok(Some(Sighting { id, state: State::Running, owner: Owner::Foreign, port: None }))
+            };
+            (roster.sightings(ids, look).unwrap().len(), looks.get())
+        };
+        assert_eq!(list(&ids), (3, 3));
+        assert_eq!(list(&ids), (3, 0));
+        fs::write(folder(ids[1]).join("state.new"), "").unwrap();
+        fs::rename(folder(ids[1]).join("state.new"), folder(ids[1]).join("state.json")).unwrap();
+        assert_eq!(list(&ids), (3, 1));
+        assert_eq!(list(&ids), (3, 1), "it changed only just");
+        assert_eq!(list(&ids[1..]), (2, 1));
+        assert_eq!(list(&ids), (3, 2), "one that was not there is not remembered");
+    }
+}
