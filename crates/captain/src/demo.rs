@@ -1,9 +1,11 @@
 //! `captain demo`: an example slug brought up through the real server, with nothing installed and nothing left behind.
 //!
 //! Everything is in one temporary folder: the server's data, the instance, the slug. Whatever ends the demo (Ctrl-C, SIGTERM, a failure),
-//! [`clean_up`] runs: through the server as long as it answers, and by the engine's own means for what is left after it.
+//! [`clean_up`] runs: through the server as long as it answers, and by the engine's own means for what is left after it. If it is killed,
+//! its server dies with it, and a guard does the rest (`lifeline`).
 
 mod http;
+pub(crate) mod lifeline;
 mod server;
 
 use std::fs;
@@ -91,6 +93,7 @@ async fn demo() -> Result<(), DemoError> {
         .prefix("captain-demo-")
         .tempdir()
         .map_err(|source| DemoError::Files { path: temporary, source })?;
+    let mut guard = lifeline::set_guard(folder.path()).map_err(DemoError::Spawn)?;
     let mut stage = Stage { begun: Instant::now(), folder: folder.path().to_owned(), server: None };
     let outcome = tokio::select! {
         () = interruption => Ok(()),
@@ -101,6 +104,9 @@ async fn demo() -> Result<(), DemoError> {
     // Explicitly, because an error would go unseen in a destructor.
     let path = folder.path().to_owned();
     folder.close().map_err(|source| DemoError::Files { path, source })?;
+    // It has nothing to do any more, sees that, and ends.
+    drop(guard.stdin.take());
+    let _ = guard.wait();
     outcome
 }
 

@@ -36,6 +36,12 @@ fn main() -> ExitCode {
     if arguments.next_if(|first| first == monitor::ROLE).is_some() {
         return captain_jail::monitor::main(arguments, captain_jail::monitor::nothing);
     }
+    if arguments.next_if(|first| first == demo::lifeline::SERVE).is_some() {
+        return demo::lifeline::serve(arguments);
+    }
+    if arguments.next_if(|first| first == demo::lifeline::GUARD).is_some() {
+        return demo::lifeline::guard(arguments);
+    }
     // The one provider of TLS, for the client and for engines. Only a second call could fail.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let captain = Captain::try_parse().unwrap_or_else(|error| refuse(&error));

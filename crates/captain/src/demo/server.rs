@@ -36,7 +36,7 @@ impl Server {
     /// Starts it on a free port of loopback, and waits until it listens.
     pub(super) async fn start(data: &Path) -> Result<Self, DemoError> {
         let mut child = Command::new("/proc/self/exe")
-            .arg("serve")
+            .args([super::lifeline::SERVE, &std::process::id().to_string()])
             // Nothing of what is configured for other captains on this machine.
             .env_clear()
             .env("CAPTAIN_DATA", data)

@@ -1,7 +1,7 @@
 //! Whole captains, as processes, on one machine.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,96 +9,10 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::world::{CAPTAIN, PATIENCE, World, get, kill, processes_naming};
-
-struct Server {
-    process: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(data: &Path, slots: u32) -> Self {
-        let mut process = Command::new(CAPTAIN)
-            .arg("serve")
-            .env_clear()
-            .env("CAPTAIN_DATA", data)
-            .env("DOCKER_NODES", format!("here=local://?slots={slots}"))
-            .env("CAPTAIN_LISTEN", "127.0.0.1:0")
-            .env("CAPTAIN_LOG_FORMAT", "json")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let is_listening = |line: Value| (line["message"] == "listening").then(|| line["address"].to_string());
-        let address = log.find_map(|line| is_listening(serde_json::from_str(&line.unwrap()).unwrap_or_default()));
-        thread::spawn(move || log.for_each(drop));
-        let port = address.expect("it listens").trim_matches('"').rsplit(':').next().unwrap().parse().unwrap();
-        let server = Self { process, port };
-        server.healthy();
-        server
-    }
-
-    fn healthy(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.ask("GET", "/nodes/", b"").1[0]["state"] != "healthy" {
-            assert!(Instant::now() < deadline, "{:?}", self.ask("GET", "/nodes/", b""));
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
-        ask(self.port, method, path, body)
-    }
-
-    fn keep(&self, dir: &Path) -> String {
-        World::pack(dir, "app", "web: ./hello\n");
-        let (status, kept) = self.ask("PUT", "/slugs/", &fs::read(dir.join("app.tgz")).unwrap());
-        assert_eq!(status, 201, "{kept}");
-        format!("sha256:{}", kept["sha256"].as_str().unwrap())
-    }
-
-    fn instances(&self) -> Vec<Value> {
-        self.ask("GET", "/instances/", b"").1.as_array().unwrap().clone()
-    }
-}
-
-/// Without a word, as a crash would: instances that are left are the business of [`Server::instances`].
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn ask(port: u16, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let json = "Content-Type: application/json";
-    write!(stream, "{method} {path} HTTP/1.0\r\n{json}\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
-    stream.write_all(body).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or_default())
-}
-
-fn order(slug: &str) -> Vec<u8> {
-    json!({"app": "hello", "node": "here", "slug_uri": slug, "slots": 2}).to_string().into_bytes()
-}
-
-fn stop_all(server: &Server, data: &Path) {
-    for instance in server.instances() {
-        let (status, answer) = server.ask("DELETE", &format!("/instances/{}", instance["id"].as_str().unwrap()), b"");
-        assert!((200..300).contains(&status), "{answer}");
-    }
-    for folder in ["instances", "ports", "uids"] {
-        assert_eq!(fs::read_dir(data.join("engine").join(folder)).unwrap().count(), 0, "{folder}");
-    }
-}
+use crate::server::{Server, ask, order, stop_all};
+use crate::world::{CAPTAIN, PATIENCE, get, kill, processes_naming};
 
 #[test]
 fn two_captains_never_start_more_than_fits_and_not_less() {
@@ -122,11 +36,7 @@ fn two_captains_never_start_more_than_fits_and_not_less() {
     let running = fs::read_dir(data.join("engine/instances")).unwrap().count();
     assert_eq!(running, 5);
     // The other captain's starts reach this one's view as the engine's hints, a moment after their answers.
-    let deadline = Instant::now() + PATIENCE;
-    while servers[0].instances().len() < running && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(servers[0].instances().len(), running);
+    within("all are seen", || servers[0].instances().len() == running);
     stop_all(&servers[0], &data);
 }
 
@@ -157,9 +67,39 @@ async fn a_captain_that_was_killed_finds_its_instances_running() {
 #[test]
 fn the_demo_shows_an_answer_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
+    let (mut demo, said) = demo(dir.path());
+    assert!(said.contains("it answers: Hello from Captain"), "{said}");
+    let port = said.split("It runs at http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next());
+    let port: u16 = port.expect("the address").parse().unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let pid = rustix::process::Pid::from_raw(demo.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(demo.wait().unwrap().success());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    // A monitor ends a moment after it has recorded the end.
+    within("all processes end", || processes_naming(&dir.path().display().to_string()).is_empty());
+}
+
+#[test]
+fn a_demo_that_is_killed_leaves_nothing_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut demo, said) = demo(dir.path());
+    let line = said.lines().find_map(|line| line.split("captain serve listens on http://127.0.0.1:").nth(1));
+    let server: u16 = line.expect("the server's address").trim().parse().unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", server)).is_ok());
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    within("the server ends", || TcpStream::connect(("127.0.0.1", server)).is_err());
+    within("its folder is gone", || fs::read_dir(dir.path()).unwrap().count() == 0);
+    within("all processes end", || processes_naming(&dir.path().display().to_string()).is_empty());
+}
+
+/// A demo that shows its app, and what it has said.
+fn demo(folder: &Path) -> (Child, String) {
     let mut demo = Command::new(CAPTAIN)
         .arg("demo")
-        .env("TMPDIR", dir.path())
+        .env("TMPDIR", folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -173,14 +113,13 @@ fn the_demo_shows_an_answer_and_leaves_nothing() {
             break;
         }
     }
-    assert!(said.contains("it answers: Hello from Captain"), "{said}");
-    let port = said.split("It runs at http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next());
-    let port: u16 = port.expect("the address").parse().unwrap();
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
-    let pid = rustix::process::Pid::from_raw(demo.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert!(demo.wait().unwrap().success());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
-    assert_eq!(processes_naming(&dir.path().display().to_string()), Vec::<String>::new());
+    (demo, said)
+}
+
+fn within(what: &str, mut seen: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !seen() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod captains;
+mod kill_points;
+mod languages;
 mod lifecycle;
+mod server;
 mod shared;
 mod world;
