@@ -48,7 +48,7 @@ pub use inspect::{Large, Summary, inspect};
 pub use layers::{Layer, LayersError, normalise_to_layers};
 pub use layout::Layout;
 pub use limits::{Limit, Limits};
-pub use lint::{Finding, Severity, lint};
+pub use lint::{Finding, Severity, lint, lint_with};
 pub use name::EntryName;
 pub use normalise::{Counts, Options, Owner, Report};
 pub use pack::{PackError, PackOptions, PackProgress, Packed, SlugIgnoreFault, pack};

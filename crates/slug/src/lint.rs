@@ -65,10 +65,23 @@ const HARD_BYTES: u64 = 500_000_000;
 /// Reads the slug as far as it can be read and says what is wrong with it, the worst first. Only a failure to read the given bytes is
 /// an error.
 pub fn lint<R: Read + Send>(input: R, options: &Options) -> Result<Vec<Finding>, SlugError> {
+    lint_with(input, options, |_| Vec::new())
+}
+
+/// The same, with what somebody who knows what a Procfile means has to say of its bytes.
+pub fn lint_with<R: Read + Send>(
+    input: R,
+    options: &Options,
+    of_procfile: impl FnOnce(&[u8]) -> Vec<Finding>,
+) -> Result<Vec<Finding>, SlugError> {
     let mut linter = Linter::default();
     let read = with_stream(input, &options.limits, options.sha256, |stream| linter.read(stream, options));
     match read {
-        Ok(((), given)) => linter.judge_whole(&given),
+        Ok(((), given)) => {
+            linter.judge_whole(&given);
+            let more = linter.procfile().map(of_procfile).unwrap_or_default();
+            linter.findings.extend(more.into_iter().map(|finding| (Scope::Any, finding)));
+        }
         Err(fault) if fault.is_slugs_fault() => linter.fatal(&fault),
         Err(fault) => return Err(fault),
     }
@@ -346,6 +359,15 @@ impl Linter {
                 self.say(Scope::Any, Severity::Note, "procfile-link", entry(), sentence);
             }
             (Marker::Content(content), _) => self.judge_procfile(&content, entry()),
+        }
+    }
+
+    /// The Procfile that counts, unless it is none or a link.
+    fn procfile(&self) -> Option<&[u8]> {
+        let first = if self.evidence.conclude() == Layout::Top { 0 } else { 2 };
+        match &self.markers[first] {
+            Marker::Content(content) => Some(content),
+            Marker::Absent | Marker::Linked => None,
         }
     }
 

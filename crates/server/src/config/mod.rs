@@ -239,11 +239,14 @@ impl Config {
         }
         let policy = policy(&args)?;
         let mode = policy.mode.clone();
+        let slugs = args.slugs.settings(region(&args), credentials(&args))?;
+        let mut docker = docker_settings(&args)?;
+        docker.slugs.limits = slugs.limits.clone(); // what was good enough to be kept is to a node as well
         Ok(Self {
             listen: listen(&args),
             policy,
-            slugs: args.slugs.settings(region(&args), credentials(&args))?,
-            docker: docker_settings(&args)?,
+            slugs,
+            docker,
             slots_per_node: Slots(args.slots_per_node),
             log_format: args.log_format,
             nodes: nodes_from(args, &hostname, &mode)?,

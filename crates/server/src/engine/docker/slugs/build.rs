@@ -22,8 +22,8 @@ use super::{GRACE_SECONDS, RUNNER_PATH, USER, label, pipe, seal};
 const LIMIT: usize = 1 << 20;
 /// Far more than any engine bears, a few kilobytes each.
 const LISTING_LIMIT: usize = 64 << 20;
-/// A build container of this age belongs to a captain that died: each of the at most four long steps ends within its own deadline,
-/// minutes usually.
+/// A build container, or a part of a slug, of this age belongs to a captain that died: each of the at most four long steps ends within
+/// its own deadline, minutes usually.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 const LONG_STEPS: u32 = 4;
 const NAME_PREFIX: &str = "captain-build-";
@@ -67,7 +67,7 @@ impl<'a> Container<'a> {
         tell: &(dyn Fn() + Send + Sync),
     ) -> Result<(), Failure> {
         let path = format!("/containers/{}/archive?path=%2F", self.name);
-        pipe::upload(self.wire, Method::PUT, &path, self.patience, write, tell).await
+        pipe::upload(self.wire, Method::PUT, &path, self.patience, write, tell).await.map(drop)
     }
 
     /// What in the container has to be sealed. (By its export, for the archive call of Podman hides the owners.)
@@ -130,8 +130,13 @@ fn document(plan: &Plan, name: &str) -> Value {
     })
 }
 
+/// How old something must be to be forgotten.
+pub(super) fn forgotten(patience: Duration) -> Duration {
+    FORGOTTEN.max(patience.saturating_mul(LONG_STEPS))
+}
+
 /// Removes what captains that died left behind.
-pub(super) async fn sweep(wire: &Wire, patience: Duration) {
+pub(super) async fn sweep(wire: &Wire, age: Duration) {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Summary {
@@ -139,7 +144,6 @@ pub(super) async fn sweep(wire: &Wire, patience: Duration) {
         created: i64,
         labels: std::collections::HashMap<String, String>,
     }
-    let age = FORGOTTEN.max(patience.saturating_mul(LONG_STEPS));
     let filters = json!({ "label": [label::BUILD] }).to_string();
     let path = format!("/containers/json?all=true&filters={}", encoded(&filters));
     let (now, containers): (_, Vec<Summary>) = match list_at(wire, path).await {

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The key is a hash of the stack's *reference*, the runner and [`LAYOUT`], so an instance is created without asking the engine
-//! anything first; where the image is not there, the engine says so, and only then it is prepared. Each image is the commit of a
-//! container that never runs ([`build`]), filled through the archive call ([`pipe`]).
+//! anything first; where the image is not there, the engine says so, and only then it is prepared. A base is the commit of a container
+//! that never runs ([`build`]), filled through the archive call ([`pipe`]). A slug is loaded as layers on its base ([`layers`]) by
+//! engines that take them, and is made like a base by all others.
 //!
 //! # Why the root file system is not mounted read-only
 //!
@@ -19,11 +20,12 @@
 //! capability and can gain none. What remains writable are `/app` and the engine's own bounded memory file systems (`/tmp`,
 //! `/dev/shm`).
 //!
-//! Invariants: an image of ours is named only when it is whole; whatever happens, no build container stays (one of a captain that
-//! died is swept by the next preparation); nothing without our label is removed.
+//! Invariants: an image of ours is named only when it is whole; whatever happens, no build container and no part of a slug stays (what a
+//! captain that died left is swept by the next preparation); nothing without our label or name is removed.
 
 mod build;
 mod kept;
+mod layers;
 mod pipe;
 mod seal;
 mod stack;
@@ -128,16 +130,26 @@ impl Slugs {
         if images::present(wire, &image).await? {
             return Ok(());
         }
-        build::sweep(wire, self.patience).await;
+        let age = build::forgotten(self.patience);
+        build::sweep(wire, age).await;
         let base = stack::ensure(wire, self.runner()?, &slug.stack, self.patience, progress).await?;
-        let plan = Plan {
-            from: base.reference,
-            labels: vec![
-                (label::DIGEST, slug.digest.to_string()),
-                (label::STACK, slug.stack.to_string()),
-                (label::BASE_BYTES, base.bytes.to_string()),
-            ],
-        };
+        let labels = vec![
+            (label::DIGEST, slug.digest.to_string()),
+            (label::STACK, slug.stack.to_string()),
+            (label::BASE_BYTES, base.bytes.to_string()),
+        ];
+        if base.takes_layers {
+            layers::sweep(wire, age).await;
+            let order = layers::Order { base: base.reference.clone(), image: image.clone(), labels: labels.clone() };
+            match self.load(wire, &order, slug, progress).await {
+                Ok(()) => return Ok(()),
+                Err(layers::Refusal::Slug(failure)) => return Err(failure),
+                Err(layers::Refusal::Layers(why)) => {
+                    tracing::info!(slug = %slug.digest, why, "the slug goes to the node as a whole")
+                }
+            }
+        }
+        let plan = Plan { from: base.reference, labels };
         let container = Container::create(wire, &plan, self.patience).await?;
         let built = async {
             self.send(&container, slug, progress).await?;
@@ -150,27 +162,38 @@ impl Slugs {
 
     /// Sends a slug into a container while it is normalised.
     async fn send(&self, container: &Container<'_>, slug: &SlugOnStack, progress: Progress<'_>) -> Result<(), Failure> {
-        let (file, options) = (Arc::clone(&slug.file), self.options_for(slug.digest));
-        let read = Arc::new(AtomicU64::new(0));
-        let total = tokio::fs::metadata(&file).await.map_err(|error| unreadable(&error))?.len();
-        let name = short(slug.digest, 12);
-        let counter = Arc::clone(&read);
-        let tell = || {
-            let megabytes = |bytes: u64| bytes / 1_000_000;
-            let sent = read.load(Ordering::Relaxed);
-            progress(format!("sending the slug {name}: {} MB of {} MB", megabytes(sent), megabytes(total)));
-        };
+        let (file, options) = (Counted::open(slug).await?, self.options_for(slug));
+        let tell = file.teller(slug.digest, progress);
         tell();
         let write = move |out: &mut pipe::Writer| {
-            let file = Counted { inner: File::open(&file).map_err(|error| unreadable(&error))?, read: counter };
             captain_slug::normalise_to_tar(file, out, "app/", &options).map(drop).map_err(|error| refused(&error))
         };
         container.fill(write, &tell).await
     }
 
-    /// What must not be left to settings: whose the files are, and which bytes they come from.
-    fn options_for(&self, digest: Digest) -> Options {
-        Options { owner: Some(Owner { uid: USER, gid: USER }), sha256: Some(digest), ..self.options.clone() }
+    /// Sends a slug in parts while it is normalised.
+    async fn load(
+        &self,
+        wire: &Wire,
+        order: &layers::Order,
+        slug: &SlugOnStack,
+        progress: Progress<'_>,
+    ) -> Result<(), layers::Refusal> {
+        let file = Counted::open(slug).await?;
+        let tell = file.teller(slug.digest, progress);
+        tell();
+        layers::load(wire, order, file, self.options_for(slug), self.patience, &tell).await
+    }
+
+    /// What must not be left to settings: whose the files are, which bytes they come from, and where those lie.
+    fn options_for(&self, slug: &SlugOnStack) -> Options {
+        Options {
+            owner: Some(Owner { uid: USER, gid: USER }),
+            sha256: Some(slug.digest),
+            // What is written on the way goes to the disk that is for slugs.
+            spool_folder: slug.file.parent().map(Into::into),
+            ..self.options.clone()
+        }
     }
 }
 
@@ -210,6 +233,25 @@ fn refused(error: &SlugError) -> Failure {
 struct Counted<R> {
     inner: R,
     read: Arc<AtomicU64>,
+    total: u64,
+}
+
+impl Counted<File> {
+    async fn open(slug: &SlugOnStack) -> Result<Self, Failure> {
+        let opened = tokio::fs::File::open(&slug.file).await.map_err(|error| unreadable(&error))?;
+        let total = opened.metadata().await.map_err(|error| unreadable(&error))?.len();
+        Ok(Self { inner: opened.into_std().await, read: Arc::default(), total })
+    }
+
+    /// Tells how far it is.
+    fn teller<'a>(&self, digest: Digest, progress: Progress<'a>) -> impl Fn() + Send + Sync + use<'a> {
+        let (read, total, name) = (Arc::clone(&self.read), self.total, short(digest, 12));
+        move || {
+            let megabytes = |bytes: u64| bytes / 1_000_000;
+            let sent = read.load(Ordering::Relaxed);
+            progress(format!("sending the slug {name}: {} MB of {} MB", megabytes(sent), megabytes(total)));
+        }
+    }
 }
 
 impl<R: Read> Read for Counted<R> {

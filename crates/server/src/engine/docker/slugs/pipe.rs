@@ -95,7 +95,7 @@ fn body(receiver: mpsc::Receiver<Piece>) -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-/// Sends what `write` writes. Its own failure comes before what that made of the request.
+/// Sends what `write` writes, and gives the answer. Its own failure comes before what that made of the request.
 pub(super) async fn upload(
     wire: &Wire,
     method: Method,
@@ -103,7 +103,7 @@ pub(super) async fn upload(
     deadline: Duration,
     write: impl FnOnce(&mut Writer) -> Result<(), Failure> + Send + 'static,
     tell: &(dyn Fn() + Send + Sync),
-) -> Result<(), Failure> {
+) -> Result<Bytes, Failure> {
     let (sender, receiver) = mpsc::channel(PIECES);
     let over = CancellationToken::new();
     let broken = Arc::new(AtomicBool::new(false));
@@ -124,7 +124,7 @@ pub(super) async fn upload(
         (Err(failure), _) if !broken.load(Ordering::SeqCst) => Err(failure),
         (_, Err(failure)) => Err(failure),
         (Err(_), Ok(_)) => Err(Failure::garbled("it answered before it had the whole archive")),
-        (Ok(()), Ok(_)) => Ok(()),
+        (Ok(()), Ok(answer)) => Ok(answer),
     }
 }
 

@@ -13,7 +13,7 @@ use super::super::failure::Failure;
 use super::super::wire::{Call, Wire};
 use super::super::{encoded, encoded_path, images};
 use super::build::{self, Container, Plan};
-use super::{Runner, SCRATCH, key, label, pipe, seal};
+use super::{Runner, SCRATCH, key, label, layers, pipe, seal};
 use crate::engine::{ErrorKind, Progress};
 
 /// An image's description: its layers, its labels.
@@ -28,6 +28,8 @@ pub(super) struct Base {
     pub(super) reference: String,
     /// Its size as the engine counts it.
     pub(super) bytes: u64,
+    /// Whether a slug can be put on it as layers.
+    pub(super) takes_layers: bool,
 }
 
 /// What an engine says of an image.
@@ -39,6 +41,15 @@ pub(super) struct Image {
     pub(super) size: u64,
     #[serde(default)]
     config: Option<Config>,
+    #[serde(default)]
+    graph_driver: Option<GraphDriver>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GraphDriver {
+    #[serde(default)]
+    name: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -61,6 +72,11 @@ impl Image {
 
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         self.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str)
+    }
+
+    fn as_base(&self, reference: String) -> Base {
+        let driver = self.graph_driver.as_ref().and_then(|driver| driver.name.as_deref());
+        Base { reference, bytes: self.size, takes_layers: layers::are_taken(driver) }
     }
 
     fn environment(&self) -> &[String] {
@@ -94,7 +110,7 @@ pub(super) async fn ensure(
     if let Some(base) = base
         && found.as_ref().is_none_or(|found| base.label(label::STACK_ID) == Some(&found.id))
     {
-        return Ok(Base { reference, bytes: base.size });
+        return Ok(base.as_base(reference));
     }
     let found = match found {
         Some(found) => found,
@@ -108,7 +124,7 @@ pub(super) async fn ensure(
     forget_replaced(wire, stack, &reference).await;
     let base = Image::inspect(wire, &reference).await?;
     let base = base.ok_or_else(|| Failure::garbled("it said that it made an image, and does not have it"))?;
-    Ok(Base { reference, bytes: base.size })
+    Ok(base.as_base(reference))
 }
 
 async fn obtain(
@@ -130,7 +146,7 @@ async fn obtain(
 async fn import_nothing(wire: &Wire, patience: Duration) -> Result<(), Failure> {
     // Podman does not see a tag that is given apart.
     let path = format!("/images/create?fromSrc=-&repo={}", encoded(EMPTY));
-    pipe::upload(wire, Method::POST, &path, patience, seal::write_nothing, &|| {}).await
+    pipe::upload(wire, Method::POST, &path, patience, seal::write_nothing, &|| {}).await.map(drop)
 }
 
 async fn make(

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use captain_slug::{Digest, PackOptions};
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
 use super::fake::{Fake, Reply, Seen};
 use crate::engine::{Engine, EngineError, ErrorKind, Preparation, SlugOnStack};
@@ -63,6 +64,8 @@ fn step(seen: &Seen) -> &'static str {
         ("POST", "repo=captain%2Fstack", "commit base"),
         ("POST", "repo=captain%2Fslug", "commit slug"),
         ("DELETE", "/containers/captain-build-", "remove"),
+        ("POST", "/images/load", "load"),
+        ("DELETE", "/images/captain/part:", "forget"),
     ];
     let known = steps.iter().find(|(method, part, _)| seen.method == *method && seen.target.contains(part));
     known.map_or("other", |(_, _, step)| step)
@@ -125,6 +128,131 @@ async fn a_slug_is_sent_and_committed_on_a_base_that_is_there() {
     assert!(filled.head.to_lowercase().contains("content-type: application/x-tar"), "{}", filled.head);
     let sent = entries(&filled.archive);
     assert_eq!(sent, [("app/", 5000), ("app/Procfile", 5000), ("app/run", 5000)].map(|(n, u)| (n.to_owned(), u)));
+}
+
+/// An engine that keeps its layers in a way in which it can be given some.
+fn layered(seen: &Seen) -> Option<Reply> {
+    match step(seen) {
+        "base?" => Some(Reply::Json(
+            200,
+            json!({"Id": "sha256:ba5e", "Size": 1000, "Architecture": "amd64", "Os": "linux",
+                "Config": {"User": "5000:5000", "Labels": {"captain.stack.id": "sha256:57ac", "maintainer": "x"}},
+                "RootFS": {"Type": "layers", "Layers": ["sha256:01", "sha256:02"]}, "GraphDriver": {"Name": "overlay2"}}),
+        )),
+        "load" => Some(Reply::Json(200, json!({"stream": "Loaded image"}))),
+        "forget" => Some(Reply::Json(200, json!([]))),
+        _ => well(seen),
+    }
+}
+
+/// What an archive for a load holds: the entries of its layer, what the image is, and which is which.
+fn loaded(archive: &[u8]) -> (Vec<(String, u64)>, Value, Value) {
+    let mut files = std::collections::HashMap::new();
+    for entry in tar::Archive::new(archive).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        files.insert(entry.path().unwrap().display().to_string(), content);
+    }
+    let digest = format!("sha256:{}", Digest(sha2::Sha256::digest(&files["layer.tar"]).into()));
+    let json = |name: &str| serde_json::from_slice::<Value>(&files[name]).unwrap();
+    let (config, manifest) = (json("config.json"), json("manifest.json"));
+    assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().last(), Some(&json!(digest)));
+    (entries(&files["layer.tar"]), config, manifest)
+}
+
+/// What no compression makes small.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = 1_u64;
+    let mut next = || {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (noise >> 56) as u8
+    };
+    std::iter::repeat_with(&mut next).take(bytes).collect()
+}
+
+#[tokio::test]
+async fn a_slug_is_loaded_as_a_layer_where_the_engine_takes_layers() {
+    let packed = packed(b"#!/bin/sh\n");
+    let fake = Fake::tcp(layered).await;
+    prepare(&fake, &packed.slug).await.unwrap();
+    assert_eq!(steps(&fake), ["slug?", "containers?", "base?", "stack?", "images?", "base?", "load"]);
+    let (layer, config, manifest) = loaded(&fake.seen().last().unwrap().archive);
+    assert_eq!(layer, [("app/", 5000), ("app/Procfile", 5000), ("app/run", 5000)].map(|(n, u)| (n.to_owned(), u)));
+    assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap()[..2], [json!("sha256:01"), json!("sha256:02")]);
+    assert_eq!((&config["architecture"], &config["config"]["User"]), (&json!("amd64"), &json!("5000:5000")));
+    let labels = &config["config"]["Labels"];
+    assert_eq!(labels["captain.slug.digest"], json!(packed.slug.digest.to_string()));
+    assert_eq!((&labels["captain.slug.base-bytes"], &labels["maintainer"]), (&json!("1000"), &json!("x")));
+    let name = manifest[0]["RepoTags"][0].as_str().unwrap();
+    assert!(name.starts_with(&format!("captain/slug:{}", &packed.slug.digest.to_string()[..32])), "{name}");
+    assert_eq!(manifest[0]["Layers"].as_array().unwrap().len(), 3);
+}
+
+/// Two parts: the first is no slug by its labels, and goes when the second has made the image.
+#[tokio::test]
+async fn a_large_slug_is_loaded_in_parts_of_which_only_the_last_is_named() {
+    let (packed, fake) = (packed(&noise(20 << 20)), Fake::tcp(layered).await);
+    prepare(&fake, &packed.slug).await.unwrap();
+    assert_eq!(steps(&fake)[5..], ["base?", "load", "load", "forget"]);
+    let seen = fake.seen();
+    let loads: Vec<_> = seen.iter().filter(|seen| step(seen) == "load").map(|seen| loaded(&seen.archive)).collect();
+    let name = loads[0].2[0]["RepoTags"][0].as_str().unwrap();
+    assert!(name.starts_with("captain/part:"), "{name}");
+    assert_eq!(loads[0].1["config"]["Labels"], json!({"captain.build": name}));
+    assert_eq!(loads[1].0, [("app/".to_owned(), 5000), ("app/run".to_owned(), 5000)], "with its folder");
+    let below = loads[1].1["rootfs"]["diff_ids"].as_array().unwrap();
+    assert_eq!(loads[0].1["rootfs"]["diff_ids"].as_array().unwrap()[..], below[..3]);
+    assert!(seen.last().unwrap().target.contains(&format!("/images/{name}?")), "{}", seen.last().unwrap().target);
+}
+
+#[tokio::test]
+async fn an_engine_that_refuses_layers_is_given_the_slug_as_a_whole() {
+    let refusals = [
+        || Reply::Json(200, json!({"error": "open known.tar: no such file or directory"})),
+        || refusal(500, "something else"),
+        || refusal(400, "invalid archive"),
+        || refusal(501, "not implemented"),
+    ];
+    for reply in refusals {
+        let fake = Fake::tcp(move |seen| if step(seen) == "load" { Some(reply()) } else { layered(seen) }).await;
+        prepare(&fake, &packed(b"").slug).await.unwrap();
+        assert_eq!(
+            steps(&fake).iter().rev().take(4).collect::<Vec<_>>(),
+            [&"remove", &"commit slug", &"fill", &"create"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_bad_slug_end_it_and_the_parts_go() {
+    let full = || Reply::Json(200, json!({"error": "write /layer.tar: no space left on device"}));
+    let fake = Fake::tcp(move |seen| if step(seen) == "load" { Some(full()) } else { layered(seen) }).await;
+    let mut large = packed(&noise(20 << 20));
+    assert_eq!(prepare(&fake, &large.slug).await.unwrap_err().kind, ErrorKind::NoSpace);
+    assert_eq!(steps(&fake)[5..], ["base?", "load", "forget"]);
+
+    large.slug.digest = Digest([7; 32]);
+    let fake = Fake::tcp(layered).await;
+    let error = prepare(&fake, &large.slug).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Invalid && error.message.contains("sha256 is"), "{error}");
+    assert_eq!(steps(&fake)[5..], ["base?", "load", "forget"], "the part that would have been named was not sent");
+}
+
+#[tokio::test]
+async fn parts_of_the_dead_are_swept_and_nothing_else() {
+    let image = |tag: &str, age: i64| json!({"Id": "sha256:a1", "RepoTags": [tag], "Created": 1_795_341_600 - age});
+    let listed = json!([
+        image("captain/part:old-0", 7200),
+        image("captain/part:young-0", 600),
+        image("captain/parting:old-0", 7200), // an engine may be generous with what it lists
+    ]);
+    let listed = listed.to_string();
+    let fake = Fake::tcp(move |seen| if step(seen) == "images?" { Some(dated(&listed)) } else { layered(seen) }).await;
+    prepare(&fake, &packed(b"").slug).await.unwrap();
+    let forgotten: Vec<_> =
+        fake.seen().into_iter().filter(|seen| step(seen) == "forget").map(|seen| seen.target).collect();
+    assert_eq!(forgotten, ["/v1.41/images/captain/part:old-0?force=true"]);
 }
 
 #[tokio::test]
@@ -258,13 +386,7 @@ async fn other_bytes_than_the_digests_are_refused_and_nothing_stays() {
 
 #[tokio::test]
 async fn an_engine_that_stops_reading_holds_nobody_for_ever() {
-    // More than lies in pipes and sockets, and no compression makes it small.
-    let mut noise = 1_u64;
-    let mut next = || {
-        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (noise >> 56) as u8
-    };
-    let packed = packed(&std::iter::repeat_with(&mut next).take(24 << 20).collect::<Vec<_>>());
+    let packed = packed(&noise(24 << 20)); // more than lies in pipes and sockets
     let fake = Fake::tcp(well).await;
     fake.never_read_archives();
     let engine = fake.client_with(Duration::from_millis(500));
