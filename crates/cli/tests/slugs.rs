@@ -126,6 +126,32 @@ async fn lint_says_what_is_wrong_and_fails_only_for_errors() {
     );
 }
 
+#[tokio::test]
+async fn lint_knows_the_traps_of_procfiles() {
+    let folder = app();
+    let (root, packed) = (folder.path().join("shop"), folder.path().join("trap.tgz"));
+    let cases = [
+        ("web: run --color #fff\n", Some(0), "procfile-classic-differs", "Procfile line 1: "),
+        ("web: a: b\n", Some(0), "procfile-classic-fails", "Procfile: not YAML"),
+        ("web:run\n", Some(0), "procfile-no-blank", "no blank after `web:`"),
+        ("web: a\nweb: b\n", Some(0), "procfile-duplicate", "is on line 1 already"),
+        ("worker: a\n", Some(0), "procfile-no-web", "no process type `web`"),
+        ("web: >-\n  run\n  this\n", Some(0), "procfile-yaml", "read as YAML"),
+        ("web run\n", Some(1), "procfile-invalid", "nothing in it can be started: line 1"),
+    ];
+    for (procfile, code, name, words) in cases {
+        fs::write(root.join("Procfile"), procfile).unwrap();
+        assert_eq!(slug(&[path("pack"), &root, path("-o"), &packed]).await.code, Some(0));
+        let linted = slug(&[path("lint"), &packed]).await;
+        assert_eq!(linted.code, code, "{procfile:?}: {linted:?}");
+        assert!(
+            linted.stdout.contains(&format!("[{name}]")) && linted.stdout.contains(words),
+            "{procfile:?}: {linted:?}"
+        );
+        fs::remove_file(&packed).unwrap();
+    }
+}
+
 /// A captain that has no slugs, takes each, and starts whatever it is asked to.
 async fn taking(has: bool) -> Scripted {
     Scripted::answering(move |asked: Asked| async move {

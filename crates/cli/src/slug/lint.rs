@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use captain_slug::{Finding, Options, Severity};
+use captain_domain::procfile::{self, Concern, Procfile, ProcfileError};
+use captain_slug::{EntryName, Finding, Options, Severity};
 use serde_json::{Value, json};
 
 use super::read;
@@ -23,7 +24,7 @@ pub struct Args {
 
 /// The findings are the data. An error among them is a refusal; warnings and notes are not.
 pub(crate) fn run(args: &Args, printer: &mut Printer) -> Result<Exit, Failure> {
-    let findings = read(&args.file, printer, |input| captain_slug::lint(input, &Options::default()))?;
+    let findings = read(&args.file, printer, |input| captain_slug::lint_with(input, &Options::default(), of_procfile))?;
     if args.json {
         let document: Vec<Value> = findings.iter().map(document).collect();
         printer.data(&format!("{}\n", Value::from(document)))?;
@@ -38,6 +39,46 @@ pub(crate) fn run(args: &Args, printer: &mut Printer) -> Result<Exit, Failure> {
     }
     let refused = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if refused { Exit::Refused } else { Exit::Done })
+}
+
+/// What the runner will make of the Procfile, and others.
+fn of_procfile(bytes: &[u8]) -> Vec<Finding> {
+    let finding = |severity, code, sentence: String, classic| Finding {
+        severity,
+        code,
+        entry: Some(EntryName::from(&b"Procfile"[..])),
+        sentence,
+        classic,
+    };
+    match Procfile::parse(bytes) {
+        // Said of the bytes already.
+        Err(ProcfileError::Text(_)) => Vec::new(),
+        Err(error) => {
+            let sentence = format!("the Procfile cannot be read, so nothing in it can be started: {error}");
+            vec![finding(Severity::Error, "procfile-invalid", sentence, None)]
+        }
+        Ok(procfile) if procfile.processes().is_empty() => Vec::new(),
+        Ok(_) => procfile::lint(bytes)
+            .into_iter()
+            .filter_map(|found| {
+                let (severity, code) = judged(&found.concern)?;
+                Some(finding(severity, code, found.to_string(), None))
+            })
+            .collect(),
+    }
+}
+
+/// None where it is said of the bytes already.
+fn judged(concern: &Concern) -> Option<(Severity, &'static str)> {
+    Some(match concern {
+        Concern::ByteOrderMark | Concern::CarriageReturn => return None,
+        Concern::Duplicate { .. } => (Severity::Warning, "procfile-duplicate"),
+        Concern::NoBlankAfterColon { .. } => (Severity::Note, "procfile-no-blank"),
+        Concern::ReadAsYaml => (Severity::Warning, "procfile-yaml"),
+        Concern::ClassicDiffers { .. } => (Severity::Note, "procfile-classic-differs"),
+        Concern::ClassicFails => (Severity::Note, "procfile-classic-fails"),
+        Concern::NoWeb => (Severity::Note, "procfile-no-web"),
+    })
 }
 
 fn told(finding: &Finding, printer: &Printer) -> String {
