@@ -16,7 +16,7 @@ use crate::stage::order;
 use crate::wire::{Wire, text};
 
 /// Pairs of a time with all engines well and one with a hung engine; which is first changes.
-const PAIRS: usize = 6;
+const PAIRS: usize = 5;
 /// Of each half of a pair, and on each of the two engines that are well.
 const STARTS: usize = 20;
 const READS: usize = 2_000;
@@ -138,7 +138,7 @@ async fn shown(wire: &mut Wire) -> (Vec<Value>, Vec<Value>) {
 
 pub(crate) async fn recovery(report: &mut Report) {
     report.section(&format!(
-        "faults: kill -9 of the server at {INSTANCES} containers on {NODES} engines, until all is as it was"
+        "recovery: kill -9 of the server at {INSTANCES} containers on {NODES} engines, until all is as it was"
     ));
     let lease = lease_on_tcp(NODES).await;
     let origin = Origin::start(&lease).await;

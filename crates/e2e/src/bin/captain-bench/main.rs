@@ -36,7 +36,7 @@ use figures::Report;
 use hundred::Hundred;
 
 /// The sections, in the order in which they run.
-const SECTIONS: [&str; 6] = ["start", "stop", "parallel", "memory", "read", "faults"];
+const SECTIONS: [&str; 7] = ["start", "stop", "parallel", "memory", "read", "faults", "recovery"];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -90,6 +90,8 @@ async fn run(report: &mut Report, wanted: impl Fn(&str) -> bool) {
     }
     if wanted("faults") {
         faults::hung(report).await;
+    }
+    if wanted("recovery") {
         faults::recovery(report).await;
     }
 }
