@@ -17,7 +17,11 @@ const TOGETHER: usize = 20;
 
 pub(crate) async fn start(report: &mut Report) {
     report.section("start: POST /instances/ over raw create, start, inspect");
-    let stage = Stage::up().await;
+    starts(&Stage::up().await).await.report(report, "POST over raw create+start+inspect", 1.10);
+}
+
+/// Starts through Captain and by the engine alone.
+pub(crate) async fn starts(stage: &Stage) -> Pairs {
     let mut pairs = Pairs::default();
     for pair in 0..STARTS {
         let (captain, raw) = in_turns(
@@ -40,7 +44,7 @@ pub(crate) async fn start(report: &mut Report) {
         .await;
         pairs.push(captain, raw);
     }
-    pairs.report(report, "POST over raw create+start+inspect", 1.10);
+    pairs
 }
 
 pub(crate) async fn stop(report: &mut Report) {
@@ -108,7 +112,11 @@ pub(crate) async fn parallel(report: &mut Report) {
 }
 
 /// Carries out one and then the other; which is first depends on the number of the pair.
-async fn in_turns<A, B>(pair: usize, captain: impl Future<Output = A>, raw: impl Future<Output = B>) -> (A, B) {
+pub(crate) async fn in_turns<A, B>(
+    pair: usize,
+    captain: impl Future<Output = A>,
+    raw: impl Future<Output = B>,
+) -> (A, B) {
     if pair.is_multiple_of(2) {
         let captain = captain.await;
         (captain, raw.await)

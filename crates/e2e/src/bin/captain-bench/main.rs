@@ -26,6 +26,7 @@ mod hundred;
 mod memory;
 mod process;
 mod read;
+mod slugs;
 mod stage;
 mod wire;
 mod wrk;
@@ -36,7 +37,8 @@ use figures::Report;
 use hundred::Hundred;
 
 /// The sections, in the order in which they run.
-const SECTIONS: [&str; 7] = ["start", "stop", "parallel", "memory", "read", "faults", "recovery"];
+const SECTIONS: [&str; 10] =
+    ["start", "stop", "parallel", "warm", "cold", "pages", "memory", "read", "faults", "recovery"];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -75,6 +77,15 @@ async fn run(report: &mut Report, wanted: impl Fn(&str) -> bool) {
     }
     if wanted("parallel") {
         changes::parallel(report).await;
+    }
+    if wanted("warm") {
+        slugs::warm(report).await;
+    }
+    if wanted("cold") {
+        slugs::cold(report).await;
+    }
+    if wanted("pages") {
+        slugs::pages(report).await;
     }
     if wanted("memory") {
         memory::idle(report).await;

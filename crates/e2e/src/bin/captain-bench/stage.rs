@@ -22,8 +22,8 @@ use crate::wire::{Wire, text};
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) captain: Captain,
-    _origin: Origin,
-    lease: Lease,
+    pub(crate) origin: Origin,
+    pub(crate) lease: Lease,
     /// The body of a start through Captain.
     order: Bytes,
     /// The body of an equal creation on the engine.
@@ -41,11 +41,16 @@ pub(crate) fn order(node: &Node, slug: &str) -> Value {
 impl Stage {
     /// Brings it up, with the image on the node, and makes sure that the yardstick's container is equal.
     pub(crate) async fn up() -> Self {
+        Self::with(Settings::of).await
+    }
+
+    /// The same with a captain of these settings.
+    pub(crate) async fn with(settings: impl FnOnce(&Lease) -> Settings) -> Self {
         let lease = lease_on_tcp(1).await;
         let origin = Origin::start(&lease).await;
         // Serves a page, so that it can be seen to be up, and ends at once at SIGTERM.
         let slug = origin.offer("bench.tgz", slugs::web("up"));
-        let captain = Settings::of(&lease).start().await;
+        let captain = settings(&lease).start().await;
         let node = lease.node(0);
         let order = Bytes::from(order(node, &slug).to_string());
 
@@ -55,7 +60,7 @@ impl Stage {
         let equal = Bytes::from(recipe(&made).to_string());
         let pid_file = node.socket().with_file_name("dockerd.pid");
         let engine_pid = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
-        let stage = Self { captain, _origin: origin, lease, order, equal, engine_pid };
+        let stage = Self { captain, origin, lease, order, equal, engine_pid };
         stage.clear().await;
         stage.alone(async { stage.assert_equal(&made).await }).await;
         stage
