@@ -81,11 +81,9 @@ pub(super) struct OutputShape {
 
 /// Inspects a container.
 pub(super) async fn inspect(wire: &Wire, node: &NodeId, id: InstanceId) -> Result<Inspected, Failure> {
-    let asked = async {
-        let _turn = wire.share().inspection().await;
-        super::wire::read(wire.send(&call(id)).await?.into_body(), LIMIT).await
-    };
-    read(&super::wire::within(wire.timeout(), asked).await?, node)
+    let call = call(id);
+    let body = wire.share().inspection(wire.ask(&call, wire.timeout(), LIMIT)).await?;
+    read(&body, node)
 }
 
 /// Whether there is such a container, and how it writes.

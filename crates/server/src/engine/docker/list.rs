@@ -66,7 +66,8 @@ pub(super) async fn list(wire: &Wire, operation: Option<OperationId>) -> Result<
             format!("/containers/json?all=true&filters={}", super::encoded(&filter))
         }
     };
-    read(&wire.ask(&Call::get(path), wire.timeout(), LIMIT).await?)
+    let call = Call::get(path);
+    read(&wire.share().listing(wire.ask(&call, wire.timeout(), LIMIT)).await?)
 }
 
 fn read(body: &[u8]) -> Result<Listing, Failure> {

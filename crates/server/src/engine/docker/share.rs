@@ -1,14 +1,19 @@
-//! What one engine may take of the files that this process may have open.
+//! What one engine may take of what all of them share: open files, memory for their answers, the processors' time.
 //!
-//! Six thousand engines are inspected at once when a captain starts. Were each given what one of three is, the process would run out
-//! of file descriptors, and engines that are well would count as lost. So what is there is shared out by the number of engines, and
-//! never lent: an engine that hangs keeps only its own share busy, and no other waits for it.
+//! Six thousand engines are listed and inspected at once when a captain starts. Were each given what one of three is, the process would
+//! run out of file descriptors, hold thousands of listings in memory, and have so much to do that pings are answered too late: engines
+//! that are well would count as lost, and the work for them would begin anew. So connections are shared out by the number of engines,
+//! and listings and inspections take turns.
+//!
+//! An engine that hangs keeps no other waiting: connections are never lent, and a turn ends after a moment although the call goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Of the open files. The rest is for clients (who may have half, and rarely do), slugs, and the process itself.
 const FOR_ENGINES: (usize, usize) = (3, 4);
@@ -19,14 +24,35 @@ const LEAST: usize = 2;
 /// Parts that an engine's inspections are shared out by: as many as are ever under way on it at once.
 const PARTS: u32 = 16;
 
-/// The engines among which the open files are shared.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Shares(Arc<AtomicUsize>);
+/// Listings under way at once, on all engines: one of a full node takes half a megabyte.
+const LISTINGS: usize = 32;
+/// Inspections under way at once, on all engines: more than the processors can keep up with, few enough that none waits long.
+const INSPECTIONS: usize = 256;
+/// So long a call keeps its turn. An engine that is well has answered long before.
+const TURN: Duration = Duration::from_millis(250);
+
+/// All engines.
+#[derive(Debug, Clone)]
+pub(super) struct Shares(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    engines: AtomicUsize,
+    listings: Semaphore,
+    inspections: Semaphore,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        let (listings, inspections) = (Semaphore::new(LISTINGS), Semaphore::new(INSPECTIONS));
+        Self(Arc::new(All { engines: AtomicUsize::new(0), listings, inspections }))
+    }
+}
 
 /// One engine's share.
 #[derive(Debug)]
 pub(super) struct Share {
-    engines: Shares,
+    all: Shares,
     /// Connections that it has open.
     open: AtomicUsize,
     inspections: Semaphore,
@@ -44,15 +70,15 @@ impl Drop for Place {
 impl Shares {
     /// One more engine. All shares become smaller.
     pub(super) fn take(&self) -> Arc<Share> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.engines.fetch_add(1, Ordering::Relaxed);
         let inspections = Semaphore::new(PARTS as usize);
-        Arc::new(Share { engines: self.clone(), open: AtomicUsize::new(0), inspections })
+        Arc::new(Share { all: self.clone(), open: AtomicUsize::new(0), inspections })
     }
 
     /// Connections for one engine. The limit is asked for anew: it is raised when the process begins to serve.
     fn each(&self) -> usize {
         let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-        shared(files.unwrap_or(usize::MAX), self.0.load(Ordering::Relaxed))
+        shared(files.unwrap_or(usize::MAX), self.0.engines.load(Ordering::Relaxed))
     }
 }
 
@@ -72,19 +98,37 @@ impl Share {
     /// go as soon as it has served.
     pub(super) fn connect(self: &Arc<Self>) -> (Place, bool) {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        (Place(Arc::clone(self)), before < self.engines.each())
+        (Place(Arc::clone(self)), before < self.all.each())
     }
 
-    /// Waits until one more inspection may be asked for.
-    pub(super) async fn inspection(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
-        self.inspections.acquire_many(parts_of_one(self.engines.each())).await.ok()
+    /// Carries out a listing when it is its turn. Its deadline begins then: the wait is not the engine's fault.
+    pub(super) async fn listing<T>(&self, call: impl Future<Output = T>) -> T {
+        in_turn(&self.all.0.listings, call).await
+    }
+
+    /// The same with an inspection.
+    pub(super) async fn inspection<T>(&self, call: impl Future<Output = T>) -> T {
+        // It is never closed, and nothing depends on how many there are.
+        let _own = self.inspections.acquire_many(parts_of_one(self.all.each())).await;
+        in_turn(&self.all.0.inspections, call).await
+    }
+}
+
+async fn in_turn<T>(turns: &Semaphore, call: impl Future<Output = T>) -> T {
+    let turn = turns.acquire().await;
+    let mut call = std::pin::pin!(call);
+    match timeout(TURN, &mut call).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(turn);
+            call.await
+        }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.engines.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.0.engines.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -109,16 +153,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn engines_that_hang_keep_no_other_waiting_for_long() {
+        let shares = Shares::default();
+        let hung: Vec<_> = (0..LISTINGS * 3).map(|_| shares.take()).collect();
+        for share in hung {
+            tokio::spawn(async move { share.listing(std::future::pending::<()>()).await });
+        }
+        tokio::task::yield_now().await;
+        let well = shares.take();
+        let waited = timeout(TURN * 20, well.listing(async {})).await;
+        assert_eq!(waited, Ok(()));
+    }
+
+    #[tokio::test]
     async fn an_engine_that_leaves_gives_its_share_back() {
         let shares = Shares::default();
         let (one, two) = (shares.take(), shares.take());
         drop(two);
-        assert_eq!(shares.0.load(Ordering::Relaxed), 1);
+        assert_eq!(shares.0.engines.load(Ordering::Relaxed), 1);
         let (place, kept) = one.connect();
         assert!(kept);
         drop(one);
-        assert_eq!(shares.0.load(Ordering::Relaxed), 1, "a connection is still open");
+        assert_eq!(shares.0.engines.load(Ordering::Relaxed), 1, "a connection is still open");
         drop(place);
-        assert_eq!(shares.0.load(Ordering::Relaxed), 0);
+        assert_eq!(shares.0.engines.load(Ordering::Relaxed), 0);
     }
 }
