@@ -48,6 +48,12 @@ impl ProcessRef {
         }
     }
 
+    /// Whether it blocks or catches this signal.
+    pub(crate) fn hears(&self, signal: u32) -> io::Result<bool> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        Ok(takes_signal(&status, signal))
+    }
+
     /// Sends a signal; `false` when the process is no more.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<bool> {
         let Some(pidfd) = self.open()? else { return Ok(false) };
@@ -87,6 +93,16 @@ fn start_ticks(pid: i32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no start time")))
 }
 
+/// `SigBlk` and `SigCgt` of `/proc/<pid>/status`: masks in hexadecimal digits, signal 1 being the lowest bit.
+fn takes_signal(status: &str, signal: u32) -> bool {
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    let taken = mask("SigBlk:").unwrap_or(0) | mask("SigCgt:").unwrap_or(0);
+    signal.checked_sub(1).and_then(|bit| taken.checked_shr(bit)).is_some_and(|taken| taken & 1 == 1)
+}
+
 /// The command name stands in brackets and may itself hold blanks and brackets: count from the last one.
 fn parse_start_ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -102,6 +118,16 @@ mod tests {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 2 3 0 0 20 0 1 0 12345 1000 1 0";
         assert_eq!(parse_start_ticks(stat), Some(12345));
         assert_eq!(parse_start_ticks("7 (a"), None);
+    }
+
+    #[test]
+    fn a_signal_is_taken_when_it_is_blocked_or_caught() {
+        let status = "Name:\ta\nSigPnd:\t0000000000004000\nSigBlk:\t0000000000004000\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n";
+        assert_eq!(
+            [1, 13, 15, 64, 0, 65].map(|signal| takes_signal(status, signal)),
+            [true, false, true, false, false, false]
+        );
+        assert!(!takes_signal("", 15));
     }
 
     #[test]

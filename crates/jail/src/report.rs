@@ -61,6 +61,11 @@ pub enum Limitation {
         /// Why there is no overlay.
         reason: String,
     },
+    /// A folder of the slug cannot be removed and made again in `/app`.
+    FixedFolders {
+        /// Why the overlay cannot note that it is gone.
+        reason: String,
+    },
     /// Abstract unix sockets of the host can be connected to.
     AbstractSockets {
         /// Why.
@@ -93,6 +98,9 @@ impl fmt::Display for Limitation {
                 write!(f, "instances can add files to /app but not change those of the slug: {reason}")
             }
             Self::ReadOnlyApp { reason } => write!(f, "/app is read-only: {reason}"),
+            Self::FixedFolders { reason } => {
+                write!(f, "instances cannot remove a folder of the slug and make it again in /app: {reason}")
+            }
             Self::AbstractSockets { reason } => {
                 write!(f, "instances can reach abstract unix sockets of the host: {reason}")
             }

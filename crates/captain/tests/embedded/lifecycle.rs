@@ -85,6 +85,20 @@ async fn a_stop_asks_first_and_kills_what_does_not_listen() {
 }
 
 #[tokio::test]
+async fn a_stop_right_after_the_start_is_heard() {
+    let world = World::new("wait: exec sleep 1000").await;
+    for _ in 0..10 {
+        let id = world.start("wait").await;
+        let begun = std::time::Instant::now();
+        world.engine.stop(id, PATIENCE).await.unwrap();
+        // Far below the grace, after which it would have been killed.
+        assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+        assert_ne!(world.instance(id).await.exit.unwrap().code, 137);
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn output_is_read_whole_and_followed_to_the_end() {
     let world = World::new(
         "talk: echo one; echo two >&2; printf three; while [ ! -e /tmp/go ]; do sleep 0.01; done; echo four\n\

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
+use rustix::fs::{XattrFlags, setxattr};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
     mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
@@ -115,6 +116,11 @@ impl Order<'_> {
         let mut options = format!("lowerdir={LOWER},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work");
         if self.in_user_namespace() {
             options.push_str(",userxattr");
+            // Kernels before 6.6 keep no such attributes on a tmpfs. The overlay does without, until it needs one.
+            let upper = Path::new(SCRATCH).join("upper");
+            if let Err(error) = setxattr(&upper, "user.captain", b"", XattrFlags::empty()) {
+                limitations.push(Limitation::FixedFolders { reason: format!("attributes of a tmpfs: {error}") });
+            }
         }
         let options = CString::new(options).unwrap_or_default();
         match mount("captain", "app", "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()) {

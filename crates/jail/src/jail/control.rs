@@ -44,6 +44,16 @@ impl Jail {
         running.init.signal(signal).map_err(|source| refused(id, "signal", source))
     }
 
+    /// Whether a signal would be heard by the instance's first process now. Before it has said what it does with the signal, the kernel
+    /// throws it away, as always for the first process of a pid namespace. One that does not run hears everything.
+    pub fn hears(&self, id: &Id, signal: u32) -> Result<bool, ControlError> {
+        let Some(running) = self.running(id)? else { return Ok(true) };
+        match running.init.hears(signal) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            heard => heard.map_err(|source| refused(id, "look at the signals of", source)),
+        }
+    }
+
     /// Kills everything in the instance: its pid namespace dies with its first process. `false` if it does not run.
     pub fn kill(&self, id: &Id) -> Result<bool, ControlError> {
         self.signal(id, libc::SIGKILL)

@@ -44,6 +44,9 @@ const YOUNG: Duration = Duration::from_secs(60);
 /// How often what another process is just doing is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// A runner says within a millisecond or two what it does with signals; on a busy machine it may wait for a processor first.
+const LISTENING: Duration = Duration::from_secs(1);
+
 /// SIGTERM and SIGKILL, as every Linux has them.
 const TERM: i32 = 15;
 
@@ -250,6 +253,11 @@ impl House {
         }
         let name = name(id)?;
         let over = self.jail.watch(&name)?;
+        // A runner that has only just begun would not hear it, and be waited for to the end of the grace.
+        let deadline = Instant::now() + LISTENING;
+        while !self.jail.hears(&name, TERM.cast_unsigned())? && Instant::now() < deadline {
+            std::thread::sleep(LOOK_AGAIN);
+        }
         self.jail.signal(&name, TERM)?;
         Ok(over)
     }
