@@ -20,6 +20,7 @@
 )]
 
 mod changes;
+mod embedded;
 mod faults;
 mod figures;
 mod hundred;
@@ -37,8 +38,8 @@ use figures::Report;
 use hundred::Hundred;
 
 /// The sections, in the order in which they run.
-const SECTIONS: [&str; 10] =
-    ["start", "stop", "parallel", "warm", "cold", "pages", "memory", "read", "faults", "recovery"];
+const SECTIONS: [&str; 11] =
+    ["start", "stop", "parallel", "warm", "cold", "pages", "memory", "read", "faults", "recovery", "embedded"];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -89,6 +90,9 @@ async fn run(report: &mut Report, wanted: impl Fn(&str) -> bool) {
     }
     if wanted("memory") {
         memory::idle(report).await;
+    }
+    if wanted("embedded") {
+        embedded::embedded(report).await;
     }
     if wanted("memory") || wanted("read") {
         let hundred = Hundred::up().await;
