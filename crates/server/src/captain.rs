@@ -9,7 +9,7 @@ use std::time::Duration;
 use captain_domain::{NodeId, OperationId, SlotSize, Slots, Timestamp};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -165,6 +165,12 @@ pub struct NodeHandle {
     pub leaves: CancellationToken,
 }
 
+/// Nodes that are listed and inspected for the first time at once. Each takes some hundred kilobytes meanwhile.
+const INTRODUCTIONS: usize = 64;
+
+/// A node's turn to be listed and inspected for the first time.
+pub(crate) type Introduction = OwnedSemaphorePermit;
+
 /// Changes under way on one node at once.
 pub const CHANGES_PER_NODE: usize = 32;
 
@@ -195,6 +201,7 @@ struct Inner {
     clock: Clock,
     chance: Arc<Chance>,
     slugs: Slugs,
+    introductions: Arc<Semaphore>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -216,6 +223,7 @@ impl Captain {
             policy,
             clock,
             chance,
+            introductions: Arc::new(Semaphore::new(INTRODUCTIONS)),
             tasks,
             closing: CancellationToken::new(),
         }))
@@ -259,6 +267,12 @@ impl Captain {
     /// All handles.
     pub fn nodes(&self) -> Vec<Arc<NodeHandle>> {
         self.0.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Waits for a node's turn to be introduced. Whoever has it must not keep it for long, whatever its node does.
+    pub(crate) async fn introduction(&self) -> Option<Introduction> {
+        // Never closed.
+        Arc::clone(&self.0.introductions).acquire_owned().await.ok()
     }
 
     /// Takes a node in and begins to watch it.

@@ -8,6 +8,7 @@
 //! A watcher waits for nobody but its own node: one that hangs slows no other, and no reader.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,12 @@ use captain_domain::backoff::Backoff;
 use captain_domain::{Health, InstanceId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::captain::{Captain, NodeHandle};
+use crate::captain::{Captain, Introduction, NodeHandle};
 use crate::engine::{EngineError, ErrorKind, Facts, Hint, Hints, Inspected, Result, Sighting};
-use crate::fleet::Stamp;
+use crate::fleet::{Stamp, View};
 
 /// Inspections under way at once on one node: enough to hide the round trip, few enough to leave the engine to the starts.
 const INSPECTIONS: usize = 16;
@@ -28,6 +29,13 @@ const INSPECTIONS: usize = 16;
 /// How long a node that has been listed may go on as "unknown" while its containers are being inspected for the first time. One
 /// container whose inspection hangs must not keep a node out.
 const FIRST_INSPECTIONS: Duration = Duration::from_secs(2);
+
+/// How long a node may keep its turn to be introduced from others, whether it answers or not.
+const INTRODUCTION: Duration = Duration::from_secs(2);
+
+/// Containers that listings go through in a second, of all nodes together: some percent of a processor. Listings are there for what
+/// events have missed, and take their time in a large fleet: two million instances are listed in 200 s.
+const RELISTED_PER_SECOND: f64 = 10_000.0;
 
 /// How long an event waits for its inspection: for the ones that follow it, and for the action that caused it to look by itself.
 const SETTLING: Duration = Duration::from_millis(20);
@@ -71,20 +79,30 @@ fn diagnosis(error: &EngineError) -> (Health, String) {
 /// From the first call to the first failure.
 async fn session(captain: &Captain, handle: &NodeHandle, backoff: &mut Backoff) -> EngineError {
     let engine = &handle.engine;
-    let begun = async {
-        let facts = engine.facts().await?;
-        let hints = engine.events().await?;
-        Ok::<_, EngineError>((facts, hints))
+    match engine.facts().await {
+        Ok(facts) => record_facts(captain, handle, facts),
+        Err(error) => return error,
+    }
+    let mut turn = captain.introduction().await;
+    let hints = {
+        let mut hints = pin!(engine.events());
+        match timeout(INTRODUCTION, &mut hints).await {
+            Ok(hints) => hints,
+            Err(_) => {
+                turn = None;
+                hints.await
+            }
+        }
     };
-    let (facts, hints) = match begun.await {
-        Ok(begun) => begun,
+    let hints = match hints {
+        Ok(hints) => hints,
         Err(error) => return error,
     };
-    record_facts(captain, handle, facts);
     let now = Instant::now();
     let watching = Watching {
         captain,
         handle,
+        turn,
         pending: BTreeMap::new(),
         due: VecDeque::new(),
         told: BTreeSet::new(),
@@ -126,6 +144,9 @@ enum Never {}
 struct Watching<'a> {
     captain: &'a Captain,
     handle: &'a NodeHandle,
+    /// Held from the first listing until all of it is inspected, or has taken too long. Thousands of nodes that come at once, as at
+    /// the start of a captain, would otherwise have all their listings in memory at the same time.
+    turn: Option<Introduction>,
     /// Containers to be inspected: when each was last heard of. A burst of events about one container costs one inspection.
     pending: BTreeMap<InstanceId, Stamp>,
     /// The same in the order in which they are due.
@@ -154,6 +175,7 @@ impl Watching<'_> {
         let mut questions = Questions::new();
         let mut announced = false;
         let mut announce_at = None;
+        let turn_ends = Instant::now() + INTRODUCTION;
         self.ask_for_listing(&mut questions);
         loop {
             self.ask_for_inspections(&mut questions);
@@ -162,6 +184,7 @@ impl Watching<'_> {
                 self.announce();
                 backoff.reset();
                 announced = true;
+                self.turn = None;
             }
             tokio::select! {
                 biased;
@@ -177,6 +200,7 @@ impl Watching<'_> {
                 () = sleep_until(self.list_at) => self.ask_for_listing(&mut questions),
                 () = sleep_until(self.ping_at) => self.ask_for_ping(&mut questions),
                 () = sleep_until(self.next_due()), if self.waits_for_due() => {}
+                () = sleep_until(turn_ends), if self.turn.is_some() => self.turn = None,
                 () = sleep_until(announce_at.unwrap_or(self.list_at)), if !announced && announce_at.is_some() => {}
             }
         }
@@ -184,7 +208,8 @@ impl Watching<'_> {
 
     fn ask_for_listing(&mut self, questions: &mut Questions) {
         // Jitter keeps many nodes from being listed in step.
-        let every = self.captain.policy().relist_every;
+        let known = self.captain.fleet().read(View::known_instances);
+        let every = self.captain.policy().relist_every.max(Duration::from_secs_f64(known as f64 / RELISTED_PER_SECOND));
         self.list_at = Instant::now() + self.captain.chance().between(every.mul_f64(0.8), every.mul_f64(1.2));
         if std::mem::replace(&mut self.listing, true) {
             // One is under way, and may have begun before what this one is asked for: another follows it at once.
