@@ -89,6 +89,7 @@ async fn run(config: Config, carried: Carried) -> ExitCode {
         runner: Arc::clone(&runner),
         monitor: carried.monitor,
         ports: local::PORTS,
+        slugs: config.docker.slugs.clone(),
     };
     let captain = Captain::new(config.policy, config.slugs, system_clock(), Chance::new(SmallRng::from_os_rng()));
     let discovery = Discovery {

@@ -11,7 +11,7 @@ use captain_domain::label::Labels;
 use captain_domain::{AppName, Environment, Instance, InstanceId, NodeId, OperationId, Slots, SlugUri, State};
 use captain_server::engine::local::{Helper, Local, LocalSettings, PORTS};
 use captain_server::engine::{CreateSpec, Engine, Inspected, Output, Preparation, SlugOnStack};
-use captain_slug::{PackOptions, pack};
+use captain_slug::{Options, PackOptions, pack};
 use futures_util::StreamExt;
 use tempfile::TempDir;
 
@@ -48,6 +48,7 @@ impl World {
             runner: RUNNER.into(),
             monitor: Helper::carried("captain-monitor", MONITOR).unwrap(),
             ports: PORTS,
+            slugs: Options::default(),
         };
         Local::new(NodeId::trusted("here"), &settings).unwrap()
     }

@@ -10,7 +10,9 @@ use captain_domain::{InstanceId, NodeId};
 use captain_e2e::cluster::{Lease, lease, lease_on_tcp};
 use captain_server::engine::docker::{Docker, Endpoint, Settings, Tls, TlsMaterial};
 use captain_server::engine::{Engine, ErrorKind, Preparation, Result};
+use tempfile::TempDir;
 
+use crate::local::{runner, slug};
 use crate::scripts::{ENTRYPOINT, image, script};
 
 const IMAGE: &str = "captain-conformance:1";
@@ -20,9 +22,17 @@ struct Subjected {
 }
 
 fn connect(lease: &Lease, timeout: Duration) -> Arc<dyn Engine> {
+    connect_with(lease, timeout, None)
+}
+
+fn connect_with(lease: &Lease, timeout: Duration, runner: Option<Arc<[u8]>>) -> Arc<dyn Engine> {
     let node = lease.node(0);
     let uri = format!("tcp://{}", node.engine_address());
     let settings = Settings::new(timeout, Duration::from_secs(60), Tls::new(TlsMaterial { ca: None, identity: None }));
+    let settings = match runner {
+        Some(runner) => settings.with_runner(runner),
+        None => settings,
+    };
     Arc::new(Docker::new(NodeId::trusted(&node.name), Endpoint::parse(&uri).unwrap(), &settings).unwrap())
 }
 
@@ -59,6 +69,53 @@ async fn docker_keeps_the_contract() {
     let lease = lease_on_tcp(1).await;
     lease.node(0).engine().import(IMAGE, image(), &format!("ENTRYPOINT {ENTRYPOINT}")).await;
     run_all(Subjected { lease }).await;
+}
+
+/// The same engine, with Captain's own runner on a stack instead of a runner image.
+struct OnStack {
+    images: Subjected,
+    directory: TempDir,
+}
+
+impl OnStack {
+    fn slug(&self, script: &str) -> Preparation {
+        slug(self.directory.path(), script, IMAGE)
+    }
+}
+
+impl Subject for OnStack {
+    fn name(&self) -> &str {
+        "docker with slugs on a stack"
+    }
+
+    fn engine(&self) -> Arc<dyn Engine> {
+        connect_with(&self.images.lease, Duration::from_secs(30), Some(runner()))
+    }
+
+    fn recipe(&self, app: &App) -> Recipe {
+        Recipe { preparation: self.slug(&script(app)), command: vec!["web".to_owned()] }
+    }
+
+    fn unprepared(&self) -> Recipe {
+        Recipe { preparation: self.slug("echo never prepared"), ..self.recipe(&App::Idle) }
+    }
+
+    fn unavailable(&self) -> (Preparation, String) {
+        let (_, stack) = self.images.unavailable();
+        (slug(self.directory.path(), "echo no stack", &stack), stack)
+    }
+
+    fn reach(&self, port: u16) -> SocketAddr {
+        self.images.reach(port)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_keeps_the_contract_with_slugs_on_a_stack() {
+    let lease = lease_on_tcp(1).await;
+    lease.node(0).engine().import(IMAGE, image(), &format!("ENTRYPOINT {ENTRYPOINT}")).await;
+    let directory = tempfile::tempdir().unwrap();
+    run_all(OnStack { images: Subjected { lease }, directory }).await;
 }
 
 /// What an engine does that has been stopped where it stands, the suite cannot ask of all.

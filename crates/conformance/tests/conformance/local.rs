@@ -10,7 +10,7 @@ use captain_e2e::captain::binary;
 use captain_e2e::slugs;
 use captain_server::engine::local::{Helper, Local, LocalSettings, PORTS};
 use captain_server::engine::{Engine, Preparation, SlugOnStack};
-use captain_slug::Digest;
+use captain_slug::{Digest, Options};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -22,16 +22,21 @@ struct Subjected {
 
 impl Subjected {
     fn slug(&self, script: &str) -> Preparation {
-        let bytes = slugs::script(script).pack();
-        let digest = Digest(Sha256::digest(&bytes).into());
-        let file = self.directory.path().join(format!("{digest}.tgz"));
-        std::fs::write(&file, bytes).unwrap();
-        Preparation::Slug(SlugOnStack { digest, file: file.into(), stack: "scratch".into() })
+        slug(self.directory.path(), script, "scratch")
     }
 }
 
+/// A slug in a file of this folder that runs the script.
+pub(crate) fn slug(folder: &Path, script: &str, stack: &str) -> Preparation {
+    let bytes = slugs::script(script).pack();
+    let digest = Digest(Sha256::digest(&bytes).into());
+    let file = folder.join(format!("{digest}.tgz"));
+    std::fs::write(&file, bytes).unwrap();
+    Preparation::Slug(SlugOnStack { digest, file: file.into(), stack: stack.into() })
+}
+
 /// The runner that the build of `captain` made last; the binary carries the same bytes.
-fn runner() -> Arc<[u8]> {
+pub(crate) fn runner() -> Arc<[u8]> {
     let builds = binary().parent().unwrap().join("build");
     let built = std::fs::read_dir(&builds).unwrap_or_else(|error| panic!("{}: {error}", builds.display()));
     let made = built.flatten().map(|build| build.path().join("out/captain-runner"));
@@ -53,6 +58,7 @@ impl Subject for Subjected {
             runner: runner(),
             monitor: Helper { program: binary(), arguments: vec!["__monitor".into()] },
             ports: PORTS,
+            slugs: Options::default(),
         };
         Arc::new(Local::new(NodeId::trusted("here"), &settings).unwrap())
     }

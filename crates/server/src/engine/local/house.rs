@@ -75,7 +75,7 @@ impl House {
             instances: state.join("instances"),
             runner: put_runner(&state.join("runner"), &settings.runner).map_err(failed)?,
             ports: Ports::open(state.join("ports"), settings.ports.clone()).map_err(failed)?,
-            slugs: Slugs::open(&state).map_err(failed)?,
+            slugs: Slugs::open(&state, settings.slugs.clone()).map_err(failed)?,
             records: Mutex::default(),
             roster: Mutex::default(),
         })

@@ -65,6 +65,8 @@ pub struct LocalSettings {
     pub monitor: Helper,
     /// The ports of the host that instances get.
     pub ports: Range<u16>,
+    /// How slugs are read. The digest is not for settings to say.
+    pub slugs: captain_slug::Options,
 }
 
 /// An embedded engine. A cheap clone.

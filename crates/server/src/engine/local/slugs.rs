@@ -26,6 +26,8 @@ const LEAVING: &str = ".old-";
 pub(super) struct Slugs {
     dir: PathBuf,
     lock: PathBuf,
+    /// How slugs are read.
+    options: Options,
     /// What each takes on disk. A slug is never written again, so this is counted once.
     bytes: Mutex<HashMap<Digest, u64>>,
 }
@@ -35,10 +37,10 @@ pub(super) struct Slugs {
 pub(super) struct Held(#[expect(dead_code, reason = "the open descriptor is the lock")] File);
 
 impl Slugs {
-    pub(super) fn open(state: &Path) -> io::Result<Self> {
+    pub(super) fn open(state: &Path, options: Options) -> io::Result<Self> {
         let (dir, lock) = (state.join("slugs"), state.join("slugs.lock"));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        Ok(Self { dir, lock, bytes: Mutex::default() })
+        Ok(Self { dir, lock, options, bytes: Mutex::default() })
     }
 
     /// Where a slug is, or will be.
@@ -63,7 +65,7 @@ impl Slugs {
             return Ok(());
         }
         let opened = File::open(file).map_err(|error| Failure::io(&format!("open the slug {file:?}"), &error))?;
-        let options = Options { sha256: Some(digest), ..Options::default() };
+        let options = Options { sha256: Some(digest), ..self.options.clone() };
         let name = digest.to_string();
         match unpack_into(Counted { inner: opened, read }, &self.dir, OsStr::new(&name), Durability::Synced, &options) {
             // Another captain was faster.
