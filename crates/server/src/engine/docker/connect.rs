@@ -3,7 +3,6 @@
 //! A failure here means that nothing was asked of the engine. So whatever can fail before the first request is made to fail here:
 //! name, route, TLS handshake, and for ssh the whole way to the far engine.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,8 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -73,7 +70,13 @@ impl Connector {
         Ok(Self { way: Arc::new(way), limit, share })
     }
 
-    async fn connect(&self) -> Result<Box<dyn Bytestream>, ConnectError> {
+    /// A connection, in its engine's share.
+    pub(super) async fn connect(&self) -> Result<Conn, ConnectError> {
+        let place = self.share.connect();
+        Ok(Conn { stream: self.stream().await?, _place: place })
+    }
+
+    async fn stream(&self) -> Result<Box<dyn Bytestream>, ConnectError> {
         let connecting = async {
             match &*self.way {
                 Way::Unix { path } => unix(path).await,
@@ -169,18 +172,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytestream for T {}
 /// A connection to an engine.
 pub(super) struct Conn {
     stream: Box<dyn Bytestream>,
-    kept: bool,
     _place: Place,
-}
-
-impl Connection for Conn {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new();
-        if !self.kept {
-            connected.poison();
-        }
-        connected
-    }
 }
 
 impl AsyncRead for Conn {
@@ -212,25 +204,5 @@ impl AsyncWrite for Conn {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl tower::Service<http::Uri> for Connector {
-    type Response = TokioIo<Conn>;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Every request of this client goes to the one engine: the URI only carries the `Host` header.
-    fn call(&mut self, _: http::Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move {
-            let (place, kept) = connector.share.connect();
-            let stream = connector.connect().await?;
-            Ok(TokioIo::new(Conn { stream, kept, _place: place }))
-        })
     }
 }

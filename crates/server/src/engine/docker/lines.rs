@@ -1,24 +1,23 @@
 //! Streams of JSON documents, one a line: events, and the progress of a pull.
 
 use bytes::{Buf, BytesMut};
-use hyper::body::Incoming;
 
 use super::failure::Failure;
-use super::wire::next_piece;
+use super::pool::Answer;
 
 /// Events carry a container's labels: kilobytes. More is no event.
 const LINE_LIMIT: usize = 1 << 20;
 
 /// Reads lines at the reader's pace.
 pub(super) struct Lines {
-    body: Incoming,
+    body: Answer,
     buffer: BytesMut,
     /// How much of the buffer is known to hold no line's end.
     searched: usize,
 }
 
 impl Lines {
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Answer) -> Self {
         Self { body, buffer: BytesMut::new(), searched: 0 }
     }
 
@@ -37,7 +36,7 @@ impl Lines {
             if self.searched > LINE_LIMIT {
                 return Err(Failure::garbled("it sent a line of more than 1 MiB"));
             }
-            match next_piece(&mut self.body).await? {
+            match self.body.piece().await.transpose()? {
                 Some(piece) => self.buffer.extend_from_slice(&piece),
                 None => {
                     self.searched = 0;

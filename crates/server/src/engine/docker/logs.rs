@@ -7,11 +7,11 @@ use bytes::{Buf, Bytes};
 use captain_domain::InstanceId;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use hyper::body::Incoming;
 
 use super::failure::{Failure, one_line};
 use super::inspect::{OutputShape, output_shape};
-use super::wire::{Call, Wire, next_piece, within};
+use super::pool::Answer;
+use super::wire::{Call, Wire, within};
 use crate::engine::{ErrorKind, LogChunk, Output};
 
 const HEADER: usize = 8;
@@ -49,7 +49,7 @@ pub(super) async fn logs(
 
 enum Source {
     Asking { wire: std::sync::Arc<Wire>, call: Call },
-    Reading(Incoming),
+    Reading(Answer),
 }
 
 struct Reader {
@@ -65,7 +65,7 @@ impl Reader {
             }
             match &mut self.source {
                 Source::Asking { wire, call } => self.source = Source::Reading(wire.send(call).await?.into_body()),
-                Source::Reading(body) => match next_piece(body).await? {
+                Source::Reading(body) => match body.piece().await.transpose()? {
                     Some(piece) => self.demultiplexer.feed(piece),
                     None => return self.demultiplexer.end().map(|()| None),
                 },

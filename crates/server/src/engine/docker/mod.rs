@@ -16,6 +16,7 @@ mod lines;
 mod list;
 mod logs;
 mod negotiate;
+mod pool;
 mod share;
 mod slugs;
 mod ssh;

@@ -94,11 +94,15 @@ fn parts_of_one(each: usize) -> u32 {
 }
 
 impl Share {
-    /// A connection is made. Answers its place, and whether it may be kept for further requests: what is beyond the share is let
-    /// go as soon as it has served.
-    pub(super) fn connect(self: &Arc<Self>) -> (Place, bool) {
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
-        (Place(Arc::clone(self)), before < self.all.each())
+    /// A connection is made.
+    pub(super) fn connect(self: &Arc<Self>) -> Place {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Place(Arc::clone(self))
+    }
+
+    /// Whether a connection may be kept for further requests: what is beyond the share is let go as soon as it has served.
+    pub(super) fn has_room(&self) -> bool {
+        self.open.load(Ordering::Relaxed) <= self.all.each()
     }
 
     /// Carries out a listing when it is its turn. Its deadline begins then: the wait is not the engine's fault.
@@ -171,8 +175,8 @@ mod tests {
         let (one, two) = (shares.take(), shares.take());
         drop(two);
         assert_eq!(shares.0.engines.load(Ordering::Relaxed), 1);
-        let (place, kept) = one.connect();
-        assert!(kept);
+        let place = one.connect();
+        assert!(one.has_room());
         drop(one);
         assert_eq!(shares.0.engines.load(Ordering::Relaxed), 1, "a connection is still open");
         drop(place);

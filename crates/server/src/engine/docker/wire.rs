@@ -13,19 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
 
 use super::connect::Connector;
 use super::endpoint::{Endpoint, Route};
 use super::failure::Failure;
 use super::negotiate::Profile;
+use super::pool::{Answer, Pool};
 use super::share::Share;
 use super::tls::{Tls, TlsError};
 
@@ -33,11 +31,6 @@ use super::tls::{Tls, TlsError};
 const IDLE_CONNECTIONS: usize = 8;
 /// Each idle ssh connection is a process here and two there.
 const IDLE_SSH_CONNECTIONS: usize = 2;
-/// Each connection keeps a buffer as large as was ever of use to it. A listing of half a megabyte may not leave that much behind on
-/// each of thousands; the heads of answers, which must fit, have some hundred bytes.
-const READ_BUFFER: usize = 16 * 1024;
-/// Longer than the usual time between two listings, shorter than the patience of proxies and firewalls in between.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Making a connection takes milliseconds, or a few round trips by ssh; a machine that has not answered by then is away.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// As much as is read of a refusal.
@@ -48,9 +41,9 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The conversation with one engine.
 pub(super) struct Wire {
-    client: Client<Connector, Body>,
+    pool: Pool,
     share: Arc<Share>,
-    base: String,
+    host: HeaderValue,
     authorization: Option<HeaderValue>,
     timeout: Duration,
     profile: Mutex<Option<Arc<Profile>>>,
@@ -85,24 +78,19 @@ impl Wire {
             Route::Ssh { .. } => IDLE_SSH_CONNECTIONS,
             Route::Tcp { .. } | Route::Unix { .. } => IDLE_CONNECTIONS,
         };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(idle)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .http1_max_buf_size(READ_BUFFER)
-            .build(connector);
-        // The scheme is always http here: TLS is the connector's. The authority becomes the Host header, which Go refuses
-        // when it is no host name.
-        let base = match &endpoint.route {
-            route @ Route::Tcp { .. } => format!("http://{route}"),
-            Route::Unix { .. } | Route::Ssh { .. } => "http://localhost".to_owned(),
+        let pool = Pool::new(connector, Arc::clone(&share), idle);
+        // Go refuses a Host header that is no host name.
+        let host = match &endpoint.route {
+            route @ Route::Tcp { .. } => HeaderValue::try_from(route.to_string()),
+            Route::Unix { .. } | Route::Ssh { .. } => Ok(HeaderValue::from_static("localhost")),
         };
+        let host = host.unwrap_or(HeaderValue::from_static("localhost"));
         let authorization = endpoint.authorization.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
         let authorization = authorization.map(|mut value| {
             value.set_sensitive(true);
             value
         });
-        Ok(Self { client, share, base, authorization, timeout, profile: Mutex::new(None) })
+        Ok(Self { pool, share, host, authorization, timeout, profile: Mutex::new(None) })
     }
 
     /// What the engine may take of the process's open files.
@@ -116,7 +104,7 @@ impl Wire {
     }
 
     /// Sends a request as it stands, version and all, and gives the answer's head. An answer that is no success is an error.
-    pub(super) async fn exchange(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
+    pub(super) async fn exchange(&self, call: &Call) -> Result<Response<Answer>, Failure> {
         let content = (!call.body.is_empty()).then_some("application/json");
         let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
         self.dispatch(&call.method, &call.path, content, body).await
@@ -136,8 +124,8 @@ impl Wire {
         path: &str,
         content: Option<&'static str>,
         body: Body,
-    ) -> Result<Response<Incoming>, Failure> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+    ) -> Result<Response<Answer>, Failure> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -147,7 +135,7 @@ impl Wire {
         let request = request
             .body(body)
             .map_err(|error| Failure::new(crate::engine::ErrorKind::Invalid, format!("no such request: {error}")))?;
-        let response = self.client.request(request).await.map_err(|error| Failure::transport(&error))?;
+        let response = self.pool.send(request).await?;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
@@ -156,7 +144,7 @@ impl Wire {
     }
 
     /// Sends a request in the version agreed on.
-    pub(super) async fn send(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
+    pub(super) async fn send(&self, call: &Call) -> Result<Response<Answer>, Failure> {
         let profile = self.profile().await?;
         match self.exchange(&profile.versioned(call)).await {
             // Refused before anything was done, so it may be sent again: the engine has been replaced by another version.
@@ -204,9 +192,10 @@ pub(super) async fn within<T>(
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+pub(super) async fn read(mut body: Answer, limit: usize) -> Result<Bytes, Failure> {
     let mut whole = BytesMut::new();
-    while let Some(piece) = next_piece(&mut body).await? {
+    while let Some(piece) = body.piece().await {
+        let piece = piece?;
         if whole.len() + piece.len() > limit {
             return Err(Failure::garbled(format!("its answer is larger than {} MiB", limit >> 20)));
         }
@@ -215,25 +204,13 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Fail
     Ok(whole.freeze())
 }
 
-/// The next piece of a body; none at its end.
-pub(super) async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
-    while let Some(frame) = body.frame().await {
-        match frame.map_err(|error| Failure::transport(&error))?.into_data() {
-            Ok(piece) if piece.is_empty() => {}
-            Ok(piece) => return Ok(Some(piece)),
-            Err(_trailers) => {}
-        }
-    }
-    Ok(None)
-}
-
 /// As much of a refusal as came and as is useful: its status counts, even where its words break off.
-async fn read_some(mut body: Incoming) -> Bytes {
+async fn read_some(mut body: Answer) -> Bytes {
     let mut some = BytesMut::new();
     while some.len() < REFUSAL_LIMIT {
-        match next_piece(&mut body).await {
-            Ok(Some(piece)) => some.extend_from_slice(&piece),
-            Ok(None) | Err(_) => break,
+        match body.piece().await {
+            Some(Ok(piece)) => some.extend_from_slice(&piece),
+            None | Some(Err(_)) => break,
         }
     }
     some.freeze()

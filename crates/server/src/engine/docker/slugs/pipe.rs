@@ -10,13 +10,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::super::failure::Failure;
-use super::super::wire::{Body, Wire, next_piece, within};
+use super::super::pool::Answer;
+use super::super::wire::{Body, Wire, within};
 use crate::engine::ErrorKind;
 
 /// Large enough that a thread seldom waits for another, small enough to be of no account.
@@ -160,7 +161,7 @@ impl Read for Reader {
 
 /// Reads an answer in a thread. That the answer broke off comes before what the reader made of that.
 pub(super) async fn download<T: Send + 'static>(
-    mut answer: Incoming,
+    mut answer: Answer,
     deadline: Duration,
     read: impl FnOnce(&mut dyn Read) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -168,7 +169,7 @@ pub(super) async fn download<T: Send + 'static>(
     let mut reader = Reader { receiver, piece: Bytes::new() };
     let reading = tokio::task::spawn_blocking(move || read(&mut reader));
     let fetched = within(deadline, async move {
-        while let Some(piece) = next_piece(&mut answer).await? {
+        while let Some(piece) = answer.piece().await.transpose()? {
             if sender.send(piece).await.is_err() {
                 break; // the reader has what it wants, or wants no more
             }
