@@ -25,6 +25,8 @@ python3:python3
 python3-pip:pip3
 util-linux:nsenter
 gcc:cc
+nodejs:node
+npm:npm
 "
 
 missing_packages() {

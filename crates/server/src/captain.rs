@@ -166,7 +166,7 @@ pub struct NodeHandle {
 }
 
 /// Nodes that are listed and inspected for the first time at once. Each takes some hundred kilobytes meanwhile.
-const INTRODUCTIONS: usize = 64;
+const INTRODUCTIONS: usize = 32;
 
 /// A node's turn to be listed and inspected for the first time.
 pub(crate) type Introduction = OwnedSemaphorePermit;

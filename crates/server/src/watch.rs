@@ -109,6 +109,8 @@ async fn session(captain: &Captain, handle: &NodeHandle, backoff: &mut Backoff) 
         inspecting: 0,
         listing: false,
         list_at: now,
+        listed_at: now,
+        list_again: false,
         ping_at: now + captain.policy().ping_every,
     };
     match watching.run(hints, backoff).await {
@@ -156,6 +158,10 @@ struct Watching<'a> {
     inspecting: usize,
     listing: bool,
     list_at: Instant,
+    /// When the last one began.
+    listed_at: Instant,
+    /// Whether another is wanted whenever that one ends.
+    list_again: bool,
     ping_at: Instant,
 }
 
@@ -197,7 +203,7 @@ impl Watching<'_> {
                     }
                 }
                 () = self.handle.poke.notified() => self.ask_for_listing(&mut questions),
-                () = sleep_until(self.list_at) => self.ask_for_listing(&mut questions),
+                () = sleep_until(self.list_at) => self.relist(&mut questions),
                 () = sleep_until(self.ping_at) => self.ask_for_ping(&mut questions),
                 () = sleep_until(self.next_due()), if self.waits_for_due() => {}
                 () = sleep_until(turn_ends), if self.turn.is_some() => self.turn = None,
@@ -206,16 +212,33 @@ impl Watching<'_> {
         }
     }
 
-    fn ask_for_listing(&mut self, questions: &mut Questions) {
-        // Jitter keeps many nodes from being listed in step.
+    /// How long until the next listing. Jitter keeps many nodes from being listed in step.
+    fn until_relist(&self) -> Duration {
         let known = self.captain.fleet().read(View::known_instances);
         let every = self.captain.policy().relist_every.max(Duration::from_secs_f64(known as f64 / RELISTED_PER_SECOND));
-        self.list_at = Instant::now() + self.captain.chance().between(every.mul_f64(0.8), every.mul_f64(1.2));
+        self.captain.chance().between(every.mul_f64(0.8), every.mul_f64(1.2))
+    }
+
+    /// It is time for a listing, unless the fleet has grown so much meanwhile that this one may come later.
+    fn relist(&mut self, questions: &mut Questions) {
+        let next = self.listed_at + self.until_relist();
+        if self.list_again || self.listing || next <= Instant::now() {
+            self.ask_for_listing(questions);
+        } else {
+            self.list_at = next;
+        }
+    }
+
+    fn ask_for_listing(&mut self, questions: &mut Questions) {
+        self.list_at = Instant::now() + self.until_relist();
         if std::mem::replace(&mut self.listing, true) {
             // One is under way, and may have begun before what this one is asked for: another follows it at once.
             self.list_at = Instant::now() + LISTING_AGAIN;
+            self.list_again = true;
             return;
         }
+        self.list_again = false;
+        self.listed_at = Instant::now();
         let (engine, stamp) = (Arc::clone(&self.handle.engine), self.captain.fleet().stamp());
         questions.push(Box::pin(async move { Answer::Listing(stamp, engine.list().await) }));
     }

@@ -162,7 +162,9 @@ impl Engine for Docker {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.command("ping the engine", Call::get("/_ping"), PING_LIMIT.min(self.wire.timeout())).await
+        let answered = self.command("ping the engine", Call::get("/_ping"), PING_LIMIT.min(self.wire.timeout())).await;
+        self.wire.rest();
+        answered
     }
 
     async fn list(&self) -> Result<Vec<Sighting>> {

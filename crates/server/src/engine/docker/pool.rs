@@ -25,9 +25,9 @@ use super::wire::Body;
 const IDLE: Duration = Duration::from_secs(90);
 /// A connection that is back is ready in microseconds. One that is not is still busy with a request that the engine answered early.
 const READY_WITHIN: Duration = Duration::from_millis(100);
-/// Each connection keeps a buffer as large as was ever of use to it. A listing of half a megabyte may not leave that much behind on
-/// each of thousands; the heads of answers, which must fit, have some hundred bytes.
-const BUFFER: usize = 16 << 10;
+/// What is read at once. Left to itself, a connection keeps a buffer as large as was ever of use to it: after a listing some hundred
+/// kilobytes, on each of thousands.
+const BUFFER: usize = 4 << 10;
 
 /// The connections of one engine.
 pub(super) struct Pool {
@@ -71,10 +71,15 @@ impl Pool {
         Ok(self.answer(response, connection))
     }
 
+    /// Closes the connections that wait.
+    pub(super) fn close_idle(&self) {
+        self.shelf.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     async fn open(&self) -> Result<SendRequest<Body>, Failure> {
         let stream = self.connector.connect().await.map_err(|error| Failure::transport(&error))?;
         let (connection, driver) = http1::Builder::new()
-            .max_buf_size(BUFFER)
+            .read_buf_exact_size(Some(BUFFER))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::transport(&error))?;

@@ -105,6 +105,11 @@ impl Share {
         self.open.load(Ordering::Relaxed) <= self.all.each()
     }
 
+    /// Whether there are so many engines that each has the least.
+    pub(super) fn is_least(&self) -> bool {
+        self.all.each() <= LEAST
+    }
+
     /// Carries out a listing when it is its turn. Its deadline begins then: the wait is not the engine's fault.
     pub(super) async fn listing<T>(&self, call: impl Future<Output = T>) -> T {
         in_turn(&self.all.0.listings, call).await

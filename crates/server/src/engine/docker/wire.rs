@@ -42,6 +42,8 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// The conversation with one engine.
 pub(super) struct Wire {
     pool: Pool,
+    /// Whether a connection is made without encryption.
+    quick_to_connect: bool,
     share: Arc<Share>,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
@@ -90,12 +92,21 @@ impl Wire {
             value.set_sensitive(true);
             value
         });
-        Ok(Self { pool, share, host, authorization, timeout, profile: Mutex::new(None) })
+        let quick_to_connect = matches!(endpoint.route, Route::Tcp { tls: false, .. } | Route::Unix { .. });
+        Ok(Self { pool, quick_to_connect, share, host, authorization, timeout, profile: Mutex::new(None) })
     }
 
     /// What the engine may take of the process's open files.
     pub(super) fn share(&self) -> &Share {
         &self.share
+    }
+
+    /// Nothing is to be asked for a while. One of very many engines then keeps no connection but its events: it would take some
+    /// 25 kB here and as much there, and a new one is made in a moment, unless it is an encrypted one.
+    pub(super) fn rest(&self) {
+        if self.quick_to_connect && self.share.is_least() {
+            self.pool.close_idle();
+        }
     }
 
     /// The deadline of an ordinary call.
