@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,18 +22,21 @@ pub(crate) struct Ground {
     pub(crate) hierarchies: Hierarchies,
     pub(crate) plan: Plan,
     pub(crate) boot: String,
+    /// Holds the empty folders `root`, `scratch` and `lower`, on which every instance mounts, in its own mount namespace: nobody else sees
+    /// it, so one set is enough for all.
+    pub(crate) mounts: PathBuf,
 }
 
-/// What a monitor is told, on its standard input.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a first process is made by.
+#[derive(Debug)]
 pub(crate) struct Briefing {
     pub(crate) ground: Ground,
     pub(crate) base: Base,
 }
 
 impl Ground {
-    /// `uid` is one that instances get. Makes the folders for control groups.
-    pub(crate) fn survey(uid: u32) -> io::Result<Self> {
+    /// `uid` is one that instances get. Makes the folders for control groups; those in `mounts` are there.
+    pub(crate) fn survey(uid: u32, mounts: PathBuf) -> io::Result<Self> {
         cgroup::make_room()?;
         let map = fs::read_to_string("/proc/self/uid_map")?;
         let hierarchies = Hierarchies::discover()?;
@@ -42,6 +46,7 @@ impl Ground {
             plan: Plan::new(&hierarchies),
             hierarchies,
             boot: boot_id()?,
+            mounts,
         })
     }
 }

@@ -2,7 +2,7 @@
 //! them as its own without a copy (an idmapped layer below its overlay).
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
@@ -16,39 +16,47 @@ pub(crate) struct Owner {
     pub(crate) gid: u32,
 }
 
-/// A namespace in which `from` stands for `to`. It lives as long as its descriptor.
-pub(crate) struct Translation {
-    pub(crate) namespace: OwnedFd,
-    /// The process from which it was had: killed, and still to be reaped.
-    carrier: Pid,
+/// A new user namespace that translates nobody yet. It lives as long as its descriptor.
+pub(crate) struct Blank {
+    namespace: OwnedFd,
+    /// Whom it maps can be written here, once. The kernel asks who opened them, not whether anybody lives in the namespace.
+    uids: File,
+    gids: File,
 }
 
-/// A namespace can only be had from a process that is in it: a child is cloned that does nothing, and killed once its namespace is held.
-pub(crate) fn translation(from: Owner, to: Owner) -> io::Result<Translation> {
-    match sys::fork_into(libc::CLONE_NEWUSER)? {
-        Forked::Child => {
-            let _ = set_parent_process_death_signal(Some(Signal::KILL));
-            loop {
-                // Returns early only for a signal; the parent's KILL ends this.
-                let _ = rustix::event::poll(&mut [], None);
+impl Blank {
+    /// A namespace can only be had from a process that is in it: a child is cloned that does nothing, and killed once all is held.
+    pub(crate) fn make() -> io::Result<Self> {
+        match sys::fork_into(libc::CLONE_NEWUSER)? {
+            Forked::Child => {
+                let _ = set_parent_process_death_signal(Some(Signal::KILL));
+                loop {
+                    // Returns early only for a signal; the parent's KILL ends this.
+                    let _ = rustix::event::poll(&mut [], None);
+                }
+            }
+            Forked::Parent { child } => {
+                let carrier = Pid::from_raw(child).ok_or(io::ErrorKind::InvalidData)?;
+                let blank = Self::of(child);
+                kill_process(carrier, Signal::KILL)?;
+                waitpid(Some(carrier), WaitOptions::empty())?;
+                blank
             }
         }
-        Forked::Parent { child } => {
-            let carrier = Pid::from_raw(child).ok_or(io::ErrorKind::InvalidData)?;
-            let made = fs::write(format!("/proc/{child}/uid_map"), format!("{} {} 1", from.uid, to.uid))
-                .and_then(|()| fs::write(format!("/proc/{child}/gid_map"), format!("{} {} 1", from.gid, to.gid)))
-                .and_then(|()| File::open(format!("/proc/{child}/ns/user")));
-            kill_process(carrier, Signal::KILL)?;
-            Ok(Translation { namespace: made?.into(), carrier })
-        }
     }
-}
 
-impl Translation {
-    /// Reaps the carrier. Not at once: it may have to wait for a processor before it can die, and the start need not wait for that.
-    pub(crate) fn reap(self) {
-        // It is our child and was killed; there is nothing else that this could say.
-        let _ = waitpid(Some(self.carrier), WaitOptions::empty());
+    fn of(child: i32) -> io::Result<Self> {
+        let map = |name: &str| File::options().write(true).open(format!("/proc/{child}/{name}"));
+        let namespace = File::open(format!("/proc/{child}/ns/user"))?.into();
+        Ok(Self { namespace, uids: map("uid_map")?, gids: map("gid_map")? })
+    }
+
+    /// The namespace, in which `from` now stands for `to`.
+    pub(crate) fn translate(mut self, from: Owner, to: Owner) -> io::Result<OwnedFd> {
+        // Each in one piece: the kernel takes one write.
+        self.uids.write_all(format!("{} {} 1", from.uid, to.uid).as_bytes())?;
+        self.gids.write_all(format!("{} {} 1", from.gid, to.gid).as_bytes())?;
+        Ok(self.namespace)
     }
 }
 

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are the documentation
 pub enum Step {
+    Detach,
     Read,
     Lock,
     Announce,
-    Detach,
     Cgroup,
     OwnerMap,
     Clone,
@@ -37,10 +37,10 @@ pub enum Step {
 impl Step {
     /// All of them, in order.
     pub const ALL: [Self; 23] = [
+        Self::Detach,
         Self::Read,
         Self::Lock,
         Self::Announce,
-        Self::Detach,
         Self::Cgroup,
         Self::OwnerMap,
         Self::Clone,

@@ -16,13 +16,16 @@ pub struct Id(String);
 #[error("{0:?} is not an instance id: 1 to 64 of a-z 0-9 _ . - are, beginning with a letter or digit")]
 pub struct IdError(String);
 
+/// The longest name.
+pub(crate) const ID_BYTES_MOST: usize = 64;
+
 impl TryFrom<String> for Id {
     type Error = IdError;
 
     fn try_from(id: String) -> Result<Self, IdError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let starts_well = id.bytes().next().is_some_and(plain);
-        if starts_well && id.len() <= 64 && id.bytes().all(|b| plain(b) || b"_.-".contains(&b)) {
+        if starts_well && id.len() <= ID_BYTES_MOST && id.bytes().all(|b| plain(b) || b"_.-".contains(&b)) {
             Ok(Self(id))
         } else {
             Err(IdError(id))

@@ -223,6 +223,26 @@ pub(crate) fn signal_process(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result
     Ok(())
 }
 
+/// Shows `text` as the last argument of this process to whoever lists processes. Whatever it was had `len` bytes, and bounds the text.
+///
+/// Must be called from a process with one thread, and while nobody holds on to the arguments (the standard library copies them).
+pub(crate) fn show_as_last_argument(len: usize, text: &[u8]) -> io::Result<()> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Field 49, the end of the arguments: behind the last one's NUL. The command's name may hold blanks: counted from its closing bracket.
+    let end = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(46)?.parse::<usize>().ok());
+    let begin = end.filter(|end| *end > 0).and_then(|end| end.checked_sub(len + 1)).ok_or_else(invalid)?;
+    let text = text.get(..text.len().min(len)).ok_or_else(invalid)?;
+    let begin = std::ptr::with_exposed_provenance_mut::<u8>(begin);
+    // SAFETY: the kernel says that this process's arguments end there, and `len` bytes and a NUL are the last one of them: memory of the
+    // initial stack, mapped and writable for the life of the process, to which no reference is held (see above).
+    unsafe {
+        std::ptr::write_bytes(begin, 0, len);
+        std::ptr::copy_nonoverlapping(text.as_ptr(), begin, text.len());
+    }
+    Ok(())
+}
+
 /// Ignores a signal in this process.
 pub(crate) fn ignore_signal(signal: c_int) {
     // SAFETY: SIG_IGN installs no handler code; the only failure is an invalid number, and the callers pass constants.

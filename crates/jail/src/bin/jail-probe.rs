@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! jail-probe probe [--state DIR]                                   what this machine allows
+//! jail-probe wait [--state DIR]                                    has a monitor in waiting, until it is killed
 //! jail-probe run --slug DIR [--state DIR] [--memory MIB] [--env K=V]... -- /program argument...
 //! ```
 
@@ -29,11 +30,12 @@ fn main() -> ExitCode {
     let command = arguments.pop_front().unwrap_or_default();
     let outcome = match command.to_str() {
         Some("probe") => Options::parse(arguments).and_then(|options| probe(&options)),
+        Some("wait") => Options::parse(arguments).and_then(|options| wait(&options)),
         Some("run") => Options::parse(arguments).and_then(|options| run(&options)),
-        _ => {
-            Err("usage: jail-probe probe | run --slug DIR [--state DIR] [--memory MIB] [--env K=V] -- PROGRAM ..."
-                .into())
-        }
+        _ => Err(
+            "usage: jail-probe probe | wait | run --slug DIR [--state DIR] [--memory MIB] [--env K=V] -- PROGRAM ..."
+                .into(),
+        ),
     };
     outcome.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "jail-probe: {}", explain(&*error));
@@ -105,6 +107,14 @@ fn probe(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             writeln!(out, "no instance can be started: {error}")?;
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+fn wait(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let jail = options.jail()?;
+    jail.stand_by()?;
+    loop {
+        std::thread::park();
     }
 }
 

@@ -62,17 +62,7 @@ impl Jail {
     }
 }
 
-/// The empty folders on which the instance's first process mounts, where nobody else sees it.
-pub(super) fn make_mount_points(dir: &Path) -> io::Result<()> {
-    MOUNT_POINTS.iter().try_for_each(|name| fs::DirBuilder::new().mode(0o700).create(dir.join(name)))
-}
-
-const MOUNT_POINTS: [&str; 3] = ["root", "scratch", "lower"];
-
 fn write(dir: &Path, record: &Record) -> io::Result<()> {
-    let mut private = fs::DirBuilder::new();
-    private.mode(0o700);
-    private.create(dir)?;
-    make_mount_points(dir)?;
+    fs::DirBuilder::new().mode(0o700).create(dir)?;
     write_json(&dir.join("spec.json"), record)
 }

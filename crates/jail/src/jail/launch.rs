@@ -1,17 +1,10 @@
-//! Launching: the hidden role is executed, and what it has recorded is read.
+//! Launching: a monitor is told whose it is, and what it has recorded is read.
 
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::{Jail, Phase, observe};
-use crate::base::Kept;
-use crate::ground::Briefing;
 use crate::setup::SetupError;
 use crate::spec::Id;
 use crate::state::{self, Ending, Exited, ReadError, Running, State};
@@ -58,9 +51,6 @@ pub enum LaunchError {
     },
 }
 
-/// What the hidden role said, at most: an error fits, and nothing else is ever said.
-const SPOKEN_MOST: u64 = 64 << 10;
-
 /// How long a killed monitor is waited for.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -70,7 +60,7 @@ impl Jail {
     /// Blocks; an async caller wraps it. The phase is `Running`, or `Exited` when the program has ended already.
     pub fn launch(&self, id: &Id, patience: Duration) -> Result<Phase, LaunchError> {
         let dir = self.dir(id);
-        let spoken = self.hear("monitor", &dir, patience).map_err(|source| LaunchError::Execute {
+        let spoken = self.have_started(&dir, patience).map_err(|source| LaunchError::Execute {
             id: id.clone(),
             program: self.helper.program.clone(),
             source,
@@ -95,36 +85,16 @@ impl Jail {
         }
     }
 
-    /// Executes a role and hears it to the end of its standard output; `None` when patience ends first.
-    pub(super) fn hear(&self, role: &str, place: &Path, patience: Duration) -> io::Result<Option<Vec<u8>>> {
-        let mut child = Command::new(&self.helper.program)
-            .args(&self.helper.arguments)
-            .arg(role)
-            .arg(place)
-            .arg0("captain-monitor") // a carried program has no name of its own
-            .env_clear() // the server's environment holds secrets, and the monitor needs nothing of it
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        // While it is being loaded. The base is kept until the monitor, which has spoken by then, keeps it itself.
-        let heard = self.brief(&mut child).and_then(|kept| {
-            let heard = child.stdout.take().map_or(Ok(None), |stdout| read_until(stdout, Instant::now() + patience));
-            drop(kept);
-            heard
-        });
-        reap(child, matches!(heard, Ok(Some(_))))?;
-        heard
-    }
-
-    fn brief(&self, child: &mut Child) -> io::Result<Kept> {
+    /// What the instance's monitor says until it has seen to the start, which is nothing as a rule; `None` when patience ends first.
+    fn have_started(&self, dir: &Path, patience: Duration) -> io::Result<Option<Vec<u8>>> {
+        let mut monitor = self.monitor_of(dir)?;
+        // While it begins with what it knows. Where this fails, it hears the end instead, and records the failure.
         let (base, kept) = self.bases.current()?;
-        let text = serde_json::to_vec(&Briefing { ground: (*self.ground).clone(), base })?;
-        match child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&text)) {
-            // Dead already: that it said nothing tells the rest.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(kept),
-        }
+        monitor.tell(&base)?;
+        let heard = monitor.hear(patience);
+        // The monitor, which has spoken by now, keeps it itself.
+        drop(kept);
+        heard
     }
 
     /// Ends a start that takes too long, whoever launched it: the monitor, hence the instance.
@@ -142,39 +112,6 @@ impl Jail {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-/// The process that was executed ends by itself when it has spoken to the end; otherwise it is made to.
-fn reap(mut child: Child, finished: bool) -> io::Result<()> {
-    if !finished {
-        child.kill()?;
-    }
-    child.wait().map(drop)
-}
-
-fn read_until(mut stdout: ChildStdout, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
-    let mut spoken = Vec::new();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
-        match poll(&mut [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        let mut chunk = [0; 4096];
-        match stdout.read(&mut chunk)? {
-            0 => return Ok(Some(spoken)),
-            read => spoken.extend_from_slice(&chunk[..read]),
-        }
-        if spoken.len() as u64 > SPOKEN_MOST {
-            return Ok(Some(spoken));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The engine's handle on a state directory: everything the server does with instances. All calls are short and synchronous, and any
 //! number of servers may use the same directory at once.
 
+mod attendant;
 mod clean;
 mod control;
 mod create;
@@ -17,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use clean::Cleaned;
 pub(crate) use clean::is_old;
@@ -29,6 +30,7 @@ pub use observe::{Observed, Phase};
 pub use probe::ProbeError;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
+use self::attendant::Attendant;
 use crate::base::Bases;
 use crate::ground::Ground;
 use crate::spec::Id;
@@ -80,7 +82,12 @@ pub struct Jail {
     tag: String,
     ground: Arc<Ground>,
     bases: Arc<Bases>,
+    /// A monitor that waits for its instance: see [`Jail::stand_by`].
+    spare: Arc<Mutex<Option<Attendant>>>,
 }
+
+/// The folders of `mounts/`.
+const MOUNT_POINTS: [&str; 3] = ["root", "scratch", "lower"];
 
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -97,17 +104,19 @@ impl Jail {
     /// a leaf of it; call it before much else is started.
     pub fn open(state: &Path, helper: Helper) -> Result<Self, OpenError> {
         let failed = |source| OpenError { path: state.to_owned(), source };
-        for dir in [state.to_owned(), state.join("instances"), state.join("uids")] {
+        let mounts = state.join("mounts");
+        let points = MOUNT_POINTS.map(|name| mounts.join(name));
+        for dir in [state.to_owned(), state.join("instances"), state.join("uids")].iter().chain(&points) {
             // 0700: nobody else may look at environments and logs, or plant anything.
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         }
         let state = state.canonicalize().map_err(failed)?;
         let map = fs::read_to_string("/proc/self/uid_map").map_err(failed)?;
         let uids = uids::range(&map);
-        let ground = Ground::survey(uids.start).map_err(failed)?;
+        let ground = Ground::survey(uids.start, state.join("mounts")).map_err(failed)?;
         let bases = Bases::open(state.join("bases"), ground.plan.seats(), &ground.boot).map_err(failed)?;
         let tag = format!("{:08x}", hash(state.as_os_str().as_bytes()) >> 32);
-        Ok(Self { state, helper, uids, tag, ground: Arc::new(ground), bases: Arc::new(bases) })
+        Ok(Self { state, helper, uids, tag, ground: Arc::new(ground), bases: Arc::new(bases), spare: Arc::default() })
     }
 
     /// The ids of all instances, in order.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Jail;
-use super::create::make_mount_points;
 use crate::monitor::rehearsal_record;
 use crate::report::Report;
 use crate::setup::SetupError;
@@ -52,9 +51,11 @@ impl Jail {
     fn rehearse(&self, dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
         let slug = dir.join("slug");
         fs::create_dir_all(&slug)?;
-        make_mount_points(dir)?;
         let record = rehearsal_record(name, self.uids.start, self.group(name), &slug)?;
         write_json(&dir.join("spec.json"), &record)?;
-        self.hear("rehearse", dir, PATIENCE)
+        let mut rehearsing = self.execute("rehearse", dir.as_os_str())?;
+        let (base, _kept) = self.bases.current()?;
+        rehearsing.tell(&base)?;
+        rehearsing.hear(PATIENCE)
     }
 }

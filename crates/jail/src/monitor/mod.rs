@@ -1,10 +1,13 @@
 //! The monitor of one instance: a small process that owns the instance's output and exit code and outlives the server.
 //!
 //! It is the captain binary in a hidden role, started by [`crate::Jail::launch`] and detached at once: the process that was started
-//! forks and ends, so the server has no child to wait for; the fork leads its own session. Its whole life is [`run::live`].
+//! forks and ends, so the server has no child to wait for; the fork leads its own session. There it waits until it is told whose monitor
+//! it is ([`orders`]), for no time as a rule, or in advance of its instance ([`crate::Jail::stand_by`]). From then on its whole life is
+//! [`run::live`].
 //!
 //! It must be entered before any thread is started: it clones processes that go on with ordinary code.
 
+mod orders;
 mod pump;
 mod rehearsal;
 mod run;
@@ -12,13 +15,17 @@ mod run;
 pub(crate) use rehearsal::record_of as rehearsal_record;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 
+use self::orders::Orders;
 use crate::cgroup;
-use crate::ground::Briefing;
+use crate::ground::Ground;
+use crate::idmap::Blank;
+use crate::report::{Limitation, Mode};
 use crate::setup::{Attempt, SetupError, Step};
 use crate::sys::{self, Forked};
 
@@ -33,13 +40,13 @@ pub fn nothing(_: &Path, _: Step) {}
 pub fn main(arguments: impl IntoIterator<Item = OsString>, on_step: OnStep) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let role = arguments.next().unwrap_or_default();
-    let Some(place) = arguments.next().map(PathBuf::from) else { return ExitCode::from(2) };
+    let Some(shown) = arguments.next() else { return ExitCode::from(2) };
     let perform = match role.to_str() {
         Some("monitor") => detach,
         Some("rehearse") => rehearsal::perform,
         _ => return ExitCode::from(2),
     };
-    match briefing().and_then(|briefing| perform(&place, on_step, briefing)) {
+    match Orders::begin().and_then(|orders| perform(&shown, on_step, orders)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The parent reads this; if it is gone nobody needs it.
@@ -54,30 +61,64 @@ fn speak(to: &mut impl Write, error: &SetupError) -> std::io::Result<()> {
     to.flush()
 }
 
-fn briefing() -> Result<Briefing, SetupError> {
-    let mut text = Vec::new();
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut text)
-        .and_then(|_| serde_json::from_slice(&text).map_err(std::io::Error::from))
-        .attempt(Step::Read, || "understand what the server says".into())
-}
-
 /// Forks; the parent ends at once, and the child lives the monitor's life.
-fn detach(dir: &Path, on_step: OnStep, briefing: Briefing) -> Result<(), SetupError> {
-    let birthplace = cgroup::birthplace(&briefing.ground.hierarchies);
+fn detach(shown: &std::ffi::OsStr, on_step: OnStep, mut orders: Orders) -> Result<(), SetupError> {
+    let ground = orders.ground()?;
+    let birthplace = cgroup::birthplace(&ground.hierarchies);
     let (forked, born) = cgroup::fork(0, birthplace.as_deref()).attempt(Step::Detach, || "fork the monitor".into())?;
     match forked {
         Forked::Parent { .. } => Ok(()),
         Forked::Child => {
             let code = match become_daemon() {
-                Ok(report) => run::live(dir, on_step, briefing, birthplace.filter(|_| born), report),
+                Ok(pipe) => {
+                    wait(shown, on_step, Ready::get(ground, orders, birthplace.filter(|_| born).as_deref()), pipe)
+                }
                 Err(error) => {
                     let _ = speak(&mut std::io::stdout(), &error);
                     1
                 }
             };
             sys::exit_now(code)
+        }
+    }
+}
+
+/// A monitor that can begin: what every start needs and no instance decides has been done.
+struct Ready {
+    ground: Ground,
+    orders: Orders,
+    /// `None` where there is none to be had.
+    owners: Option<Blank>,
+    limitation: Option<Limitation>,
+}
+
+impl Ready {
+    fn get(ground: Ground, orders: Orders, born: Option<&Path>) -> Self {
+        let limitation = cgroup::leave_service(&ground.hierarchies, born);
+        let owners = blank(&ground);
+        Self { ground, orders, owners, limitation }
+    }
+}
+
+/// For the translation of the slug's owner, of which only root is capable.
+fn blank(ground: &Ground) -> Option<Blank> {
+    (ground.mode == Mode::Root).then(|| Blank::make().ok()).flatten()
+}
+
+/// Until it is told whose monitor it is. Nothing has to be undone if it never is.
+fn wait(shown: &std::ffi::OsStr, on_step: OnStep, mut ready: Ready, mut pipe: Pipe) -> i32 {
+    match ready.orders.place() {
+        Ok(Some(dir)) => {
+            if dir.as_os_str() != shown {
+                // Only those who list processes miss it.
+                let _ = sys::show_as_last_argument(shown.len(), dir.as_os_str().as_bytes());
+            }
+            run::live(&dir, on_step, ready, pipe)
+        }
+        Ok(None) => 0,
+        Err(error) => {
+            let _ = speak(&mut pipe, &error);
+            1
         }
     }
 }

@@ -1,14 +1,16 @@
 //! A rehearsal: a whole start with an empty slug, up to the point where the program would begin. What it meets is what instances will meet.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{WaitOptions, waitpid};
 
-use super::OnStep;
+use super::orders::Orders;
 use super::run::{FirstProcess, first_process};
+use super::{OnStep, blank};
 use crate::cgroup::{self, Groups};
 use crate::ground::Briefing;
 use crate::report::{Limitation, Report};
@@ -17,7 +19,9 @@ use crate::spec::{Id, Limits, LogBound, Record, Spec, VERSION};
 use crate::state::now_ms;
 
 /// Rehearses in the directory `dir`, prepared as for an instance and with the empty folder `slug`, and prints the report to standard output.
-pub(super) fn perform(dir: &Path, on_step: OnStep, briefing: Briefing) -> Result<(), SetupError> {
+pub(super) fn perform(dir: &OsStr, on_step: OnStep, mut orders: Orders) -> Result<(), SetupError> {
+    let dir = Path::new(dir);
+    let briefing = Briefing { ground: orders.ground()?, base: orders.base()? };
     let ground = &briefing.ground;
     let record: Record = record(dir).attempt(Step::Read, || format!("read {:?}", dir.join("spec.json")))?;
     let mut limitations: Vec<Limitation> = Vec::new();
@@ -29,7 +33,7 @@ pub(super) fn perform(dir: &Path, on_step: OnStep, briefing: Briefing) -> Result
         .attempt(Step::Cgroup, || "make control groups".into())
         .and_then(|(groups, found)| {
             limitations.extend(found);
-            first_process(&FirstProcess {
+            let wanted = FirstProcess {
                 dir,
                 record: &record,
                 briefing: &briefing,
@@ -37,7 +41,8 @@ pub(super) fn perform(dir: &Path, on_step: OnStep, briefing: Briefing) -> Result
                 limitations: &limitations,
                 rehearsal: true,
                 on_step,
-            })
+            };
+            first_process(&wanted, blank(ground))
         });
     let unusable = match rehearsed {
         Ok(first) => {

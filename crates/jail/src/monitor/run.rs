@@ -10,11 +10,11 @@ use std::time::Duration;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
-use super::{OnStep, Pipe, pump, speak};
+use super::{OnStep, Pipe, Ready, pump, speak};
 use crate::base::Kept;
 use crate::cgroup::{self, Groups};
-use crate::ground::Briefing;
-use crate::idmap::{self, Owner};
+use crate::ground::{Briefing, Ground};
+use crate::idmap::{self, Blank, Owner};
 use crate::init::{Ends, Message, Order};
 use crate::lock::{self, Lock};
 use crate::process::ProcessRef;
@@ -29,10 +29,8 @@ use crate::{jail, log};
 const GROUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lives; the result is the exit code, of which nobody hears: what matters is in `state.json`.
-///
-/// `born` is the control group of version 2 into which it was born, if it was.
-pub(super) fn live(dir: &Path, on_step: OnStep, briefing: Briefing, born: Option<PathBuf>, mut pipe: Pipe) -> i32 {
-    let started = match Stage::open(dir, on_step, briefing, born.as_deref()).and_then(Stage::start) {
+pub(super) fn live(dir: &Path, on_step: OnStep, ready: Ready, mut pipe: Pipe) -> i32 {
+    let started = match Stage::open(dir, on_step, ready).and_then(Stage::start) {
         Ok(started) => started,
         Err(NotStarted { error, groups, holds_state }) => {
             let recorded = holds_state && record_failure(dir, &error, &groups).is_ok();
@@ -74,12 +72,10 @@ struct Stage<'a> {
     dir: &'a Path,
     on_step: OnStep,
     record: Record,
-    briefing: Briefing,
-    kept: Option<Kept>,
+    ready: Ready,
     me: ProcessRef,
     lock: Lock,
     paths: Vec<PathBuf>,
-    limitations: Vec<Limitation>,
 }
 
 /// An instance whose program has begun.
@@ -98,8 +94,9 @@ struct Started<'a> {
 
 impl<'a> Stage<'a> {
     /// Everything before the first thing that has to be undone.
-    fn open(dir: &'a Path, on_step: OnStep, briefing: Briefing, born: Option<&Path>) -> Result<Self, NotStarted> {
+    fn open(dir: &'a Path, on_step: OnStep, ready: Ready) -> Result<Self, NotStarted> {
         let fail = |error, holds_state| NotStarted { error, groups: Groups::new(Vec::new()), holds_state };
+        on_step(dir, Step::Detach);
         on_step(dir, Step::Read);
         let record = jail::read_record(dir).map_err(|error| {
             let reason = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
@@ -120,75 +117,73 @@ impl<'a> Stage<'a> {
         if !matches!(state::read(dir), Ok(None)) {
             return Err(fail(refused("it was started before"), false));
         }
-        let paths = briefing.ground.plan.paths(&record.group);
-        let me = Self::announce(dir, &briefing, &paths).map_err(|e| fail(e, true))?;
+        let paths = ready.ground.plan.paths(&record.group);
+        let me = Self::announce(dir, &ready.ground, &paths).map_err(|e| fail(e, true))?;
         on_step(dir, Step::Announce);
-        let limitations = cgroup::leave_service(&briefing.ground.hierarchies, born).into_iter().collect();
-        on_step(dir, Step::Detach);
-        // Where it is not there any more, the first process says so.
-        let kept = briefing.base.keep().attempt(Step::Root, || format!("lock {:?}", briefing.base.dir));
-        let kept = kept.map_err(|e| fail(e, true))?;
-        Ok(Self { dir, on_step, record, briefing, kept, me, lock, paths, limitations })
+        Ok(Self { dir, on_step, record, ready, me, lock, paths })
     }
 
-    fn announce(dir: &Path, briefing: &Briefing, paths: &[PathBuf]) -> Result<ProcessRef, SetupError> {
-        let me = ProcessRef::of(std::process::id().cast_signed(), &briefing.ground.boot)
+    fn announce(dir: &Path, ground: &Ground, paths: &[PathBuf]) -> Result<ProcessRef, SetupError> {
+        let me = ProcessRef::of(std::process::id().cast_signed(), &ground.boot)
             .attempt(Step::Announce, || "read the monitor's start time".into())?;
         let announced = State::Starting { monitor: me.clone(), groups: paths.to_vec() };
         state::write(dir, &announced).attempt(Step::Announce, || "write state.json".into())?;
         Ok(me)
     }
 
-    fn start(mut self) -> Result<Started<'a>, NotStarted> {
-        let undo = Groups::new(self.paths.clone());
-        let fail = |error| NotStarted { error, groups: Groups::new(undo.paths.clone()), holds_state: true };
-        let (groups, limitations) = self
-            .briefing
-            .ground
+    fn start(self) -> Result<Started<'a>, NotStarted> {
+        let Self { dir, on_step, record, ready, me, lock, paths } = self;
+        let Ready { ground, mut orders, owners, limitation } = ready;
+        let fail = |error| NotStarted { error, groups: Groups::new(paths.clone()), holds_state: true };
+        let (groups, limited) = ground
             .plan
-            .make(&self.record.group, &self.record.spec.limits)
-            .attempt(Step::Cgroup, || format!("make the control groups {}", self.record.group))
+            .make(&record.group, &record.spec.limits)
+            .attempt(Step::Cgroup, || format!("make the control groups {}", record.group))
             .map_err(fail)?;
-        self.limitations.extend(limitations);
-        (self.on_step)(self.dir, Step::Cgroup);
-        let first = first_process(&FirstProcess {
-            dir: self.dir,
-            record: &self.record,
-            briefing: &self.briefing,
+        on_step(dir, Step::Cgroup);
+        let limitations: Vec<Limitation> = limitation.into_iter().chain(limited).collect();
+        let base = orders.base().map_err(fail)?;
+        // Where it is not there any more, the first process says so.
+        let kept = base.keep().attempt(Step::Root, || format!("lock {:?}", base.dir)).map_err(fail)?;
+        let briefing = Briefing { ground, base };
+        let wanted = FirstProcess {
+            dir,
+            record: &record,
+            briefing: &briefing,
             groups: &groups,
-            limitations: &self.limitations,
+            limitations: &limitations,
             rehearsal: false,
-            on_step: self.on_step,
-        })
-        .map_err(fail)?;
-        self.limitations.extend(first.limitations);
-        let fail_and_kill = |error| {
+            on_step,
+        };
+        let first = first_process(&wanted, owners).map_err(fail)?;
+        let (running, log) = record_start(&wanted, me, &first).map_err(|error| {
             // The program has begun but cannot be recorded: it must not run unseen.
             let _ = rustix::process::kill_process(first.pid, rustix::process::Signal::KILL);
             let _ = waitpid(Some(first.pid), WaitOptions::empty());
             fail(error)
-        };
-        let log = log::Writer::begin(&self.dir.join("log"), self.record.spec.log.clone())
-            .attempt(Step::Record, || "open the log".into())
-            .map_err(fail_and_kill)?;
-        let running =
-            ProcessRef::of(first.pid.as_raw_nonzero().get(), &self.briefing.ground.boot).map(|init| Running {
-                monitor: self.me,
-                init,
-                groups: groups.paths.clone(),
-                started_ms: now_ms(),
-                limitations: self.limitations,
-            });
-        let running =
-            running.attempt(Step::Record, || "read the start time of the instance".into()).map_err(fail_and_kill)?;
-        state::write(self.dir, &State::Running(running.clone()))
-            .attempt(Step::Record, || "write state.json".into())
-            .map_err(fail_and_kill)?;
-        (self.on_step)(self.dir, Step::Record);
-        let Self { dir, on_step, lock, kept, .. } = self;
+        })?;
+        on_step(dir, Step::Record);
         let First { pidfd, outputs, .. } = first;
         Ok(Started { dir, on_step, running, groups, pidfd, outputs, log, _lock: lock, _kept: kept })
     }
+}
+
+/// Writes down that it runs, and begins its log.
+fn record_start(
+    wanted: &FirstProcess<'_>,
+    monitor: ProcessRef,
+    first: &First,
+) -> Result<(Running, log::Writer), SetupError> {
+    let step = Step::Record;
+    let log = log::Writer::begin(&wanted.dir.join("log"), wanted.record.spec.log.clone())
+        .attempt(step, || "open the log".into())?;
+    let init = ProcessRef::of(first.pid.as_raw_nonzero().get(), &wanted.briefing.ground.boot)
+        .attempt(step, || "read the start time of the instance".into())?;
+    let groups = wanted.groups.paths.clone();
+    let limitations = wanted.limitations.iter().chain(&first.limitations).cloned().collect();
+    let running = Running { monitor, init, groups, started_ms: now_ms(), limitations };
+    state::write(wanted.dir, &State::Running(running.clone())).attempt(step, || "write state.json".into())?;
+    Ok((running, log))
 }
 
 impl Started<'_> {
@@ -243,16 +238,13 @@ pub(super) struct First {
 const NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// Clones it and sees it through its preparation.
-pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupError> {
+pub(super) fn first_process(wanted: &FirstProcess<'_>, owners: Option<Blank>) -> Result<First, SetupError> {
     let enter = |step| (wanted.on_step)(wanted.dir, step);
-    let (uid, spec, mode) = (wanted.record.uid, &wanted.record.spec, wanted.briefing.ground.mode);
+    let (uid, spec, ground) = (wanted.record.uid, &wanted.record.spec, &wanted.briefing.ground);
+    let mode = ground.mode;
     let slug = std::fs::metadata(&spec.slug).attempt(Step::OwnerMap, || format!("look at the slug {:?}", spec.slug))?;
-    let owners = (mode == Mode::Root)
-        .then(|| {
-            let from = Owner { uid: slug.uid(), gid: slug.gid() };
-            idmap::translation(from, Owner { uid, gid: uid }).ok()
-        })
-        .flatten();
+    let from = Owner { uid: slug.uid(), gid: slug.gid() };
+    let owners = owners.and_then(|owners| owners.translate(from, Owner { uid, gid: uid }).ok());
     enter(Step::OwnerMap);
     let pipes = Pipes::make(uid, mode).attempt(Step::Clone, || "make pipes".into())?;
     let user = if mode == Mode::User { libc::CLONE_NEWUSER } else { 0 };
@@ -263,10 +255,10 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupErr
             let order = Order {
                 record: wanted.record,
                 briefing: wanted.briefing,
-                root: wanted.dir.join("root"),
+                root: ground.mounts.join("root"),
                 groups: wanted.groups,
                 born_inside,
-                owners: owners.map(|owners| owners.namespace),
+                owners,
                 limit_pids_by_rlimit: mode == Mode::User && lacks_pids(wanted.limitations),
                 rehearsal: wanted.rehearsal,
                 on_step: wanted.on_step,
@@ -277,11 +269,7 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>) -> Result<First, SetupErr
         Forked::Parent { child } => {
             let parent = pipes.into_parent();
             enter(Step::Clone);
-            let seen_through = see_through(child, wanted, parent);
-            if let Some(owners) = owners {
-                owners.reap();
-            }
-            let mut first = seen_through?;
+            let mut first = see_through(child, wanted, parent)?;
             if mode == Mode::User {
                 first.limitations.push(Limitation::SharedUid);
             }

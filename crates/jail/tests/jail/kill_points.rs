@@ -46,7 +46,8 @@ fn the_monitor_dies_at_each_of_its_steps() {
         eventually("the monitor is dead", || world.processes().is_empty());
         eventually("the instance died with it", || processes_of(uid).is_empty());
         let phase = world.jail.inspect(&id).unwrap().unwrap().phase;
-        let expected = if matches!(step, Step::Read | Step::Lock) { Phase::Created } else { Phase::Lost };
+        let expected =
+            if matches!(step, Step::Detach | Step::Read | Step::Lock) { Phase::Created } else { Phase::Lost };
         assert_eq!(phase, expected, "{step:?}: {launched:?}");
         let found = world.jail.sweep();
         assert_eq!(found.lost.len(), usize::from(expected == Phase::Lost), "{step:?}");

@@ -11,5 +11,6 @@ mod leftovers;
 mod lifecycle;
 mod limits;
 mod output;
+mod spare;
 mod user;
 mod world;

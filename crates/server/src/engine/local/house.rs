@@ -231,6 +231,13 @@ impl House {
         }
     }
 
+    /// Makes the next start quicker: see [`Jail::stand_by`]. Without it a start is only slower.
+    pub(super) fn stand_by(&self) {
+        if let Err(error) = self.jail.stand_by() {
+            warn!(%error, "no monitor can be kept in waiting");
+        }
+    }
+
     /// Its phase when nobody is starting it any more. One that hangs there is ended.
     fn settled(&self, id: InstanceId) -> Result<Phase, Failure> {
         let deadline = Instant::now() + LAUNCH;

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,6 +51,8 @@ const BEGINNING: Duration = Duration::from_secs(120);
 const UNPACKING: Duration = Duration::from_secs(900);
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+/// How long after a start a monitor is put in waiting for the next: the program that has just begun goes first.
+const LULL: Duration = Duration::from_millis(20);
 /// How long a killed instance may take to be over.
 const DEATH: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,8 @@ struct Inner {
     /// Found out once: what the machine allows does not change.
     facts: OnceCell<Facts>,
     turns: Arc<Semaphore>,
+    /// Whether somebody is about to put a monitor in waiting.
+    standing_by: AtomicBool,
 }
 
 impl Local {
@@ -93,6 +97,7 @@ impl Local {
                 house: Arc::new(house),
                 facts: OnceCell::new(),
                 turns: Arc::new(Semaphore::new(BLOCKING_AT_ONCE)),
+                standing_by: AtomicBool::new(false),
             }))),
             Err(failure) => Err(EngineError {
                 node,
@@ -151,6 +156,7 @@ impl Local {
             Ok(report.limitations.iter().map(ToString::to_string).collect())
         };
         let warnings = self.blocking_for(BEGINNING, "rehearse a start", look).await?;
+        self.stand_by();
         let memory = tokio::fs::read_to_string("/proc/meminfo").await.unwrap_or_default();
         Ok(Facts {
             kind: "local",
@@ -160,6 +166,26 @@ impl Local {
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
             warnings,
         })
+    }
+
+    /// Has a monitor in waiting for the next start, in a moment.
+    fn stand_by(&self) {
+        if self.0.standing_by.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let engine = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(LULL).await;
+            let Some(engine) = engine.upgrade().map(Self) else { return };
+            engine.0.standing_by.store(false, Ordering::Relaxed);
+            // It has said so if it did not succeed.
+            let _ = engine
+                .blocking("put a monitor in waiting", |house| {
+                    house.stand_by();
+                    Ok(())
+                })
+                .await;
+        });
     }
 
     /// Waits for the end of an instance that was asked to end, and kills it when the grace is over.
@@ -231,7 +257,9 @@ impl Engine for Local {
     }
 
     async fn start(&self, id: InstanceId) -> Result<()> {
-        self.blocking("start an instance", move |house| house.start(id)).await
+        let started = self.blocking("start an instance", move |house| house.start(id)).await;
+        self.stand_by();
+        started
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<()> {

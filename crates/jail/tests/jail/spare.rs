@@ -1,0 +1,76 @@
+//! The monitor in waiting: it serves the next start, and is nobody's until then.
+
+use std::fs;
+use std::process::Command;
+
+use captain_jail::Phase;
+use captain_jail::log::Stream;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::{PROBE, World, eventually};
+
+/// The pids of those in waiting for starts in this state directory.
+fn in_waiting(tag: &str) -> Vec<i32> {
+    let sign = format!("waiting for {}", tag.trim_end_matches('.'));
+    let waits = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|command| String::from_utf8_lossy(&command).replace('\0', " ").contains(&sign))
+    };
+    let names = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    names.filter(waits).collect()
+}
+
+fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn the_next_start_takes_the_one_in_waiting() {
+    let world = World::new();
+    let tag = world.tag();
+    assert!(world.jail.stand_by().unwrap());
+    assert!(!world.jail.stand_by().unwrap(), "one is enough");
+    let [spare] = in_waiting(&tag)[..] else { panic!("not one in waiting: {:?}", in_waiting(&tag)) };
+    assert_eq!(world.jail.list().unwrap(), [], "it is no instance");
+    assert_eq!(world.groups(), Vec::<std::path::PathBuf>::new(), "and has no groups");
+    let first = world.start("first", world.spec("echo \"$(id -u)\"; exec sleep 1000"));
+    let observed = world.jail.inspect(&first).unwrap().unwrap();
+    let Phase::Running(running) = observed.phase else { panic!("not running") };
+    assert_eq!(running.monitor.pid, spare);
+    assert_eq!(in_waiting(&tag), Vec::<i32>::new());
+    assert_eq!(world.processes().len(), 1, "it shows whose monitor it is: {:?}", world.processes());
+    eventually("it speaks", || world.output(&first, Stream::Stdout) == format!("{}\n", observed.record.uid));
+    // Nobody is in waiting for this one.
+    let second = world.start("second", world.spec("exec sleep 1000"));
+    world.stop_and_clean(&first);
+    world.stop_and_clean(&second);
+    world.nothing_is_left();
+}
+
+#[test]
+fn a_start_does_without_one_that_was_killed() {
+    let world = World::new();
+    let tag = world.tag();
+    world.jail.stand_by().unwrap();
+    in_waiting(&tag).into_iter().for_each(kill);
+    eventually("it is dead", || in_waiting(&tag).is_empty());
+    let outcome = world.run(world.spec("echo hello"));
+    assert_eq!(outcome.stdout, "hello\n");
+    assert!(world.jail.stand_by().unwrap(), "another one can be had");
+    assert_eq!(in_waiting(&tag).len(), 1);
+}
+
+#[test]
+fn it_ends_with_the_server_however_that_ends() {
+    let world = World::new();
+    let tag = world.tag();
+    world.jail.stand_by().unwrap();
+    // A server in a process of its own, on the same state directory, so with the same tag.
+    let mut server = Command::new(PROBE).args(["wait", "--state"]).arg(world.state()).spawn().unwrap();
+    eventually("its monitor waits beside ours", || in_waiting(&tag).len() == 2);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    eventually("that of the killed server is gone", || in_waiting(&tag).len() == 1);
+    drop(world);
+    eventually("ours is gone with the last handle", || in_waiting(&tag).is_empty());
+}
