@@ -66,6 +66,12 @@ impl Series {
         Self(self.0.iter().zip(&yardstick.0).map(|(ours, theirs)| ours / theirs).collect())
     }
 
+    /// Half way between each of these and what was measured next to it.
+    pub(crate) fn midpoint(&self, other: &Self) -> Self {
+        assert_eq!(self.0.len(), other.0.len(), "measured in pairs");
+        Self(self.0.iter().zip(&other.0).map(|(one, two)| f64::midpoint(*one, *two)).collect())
+    }
+
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
