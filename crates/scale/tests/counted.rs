@@ -32,7 +32,7 @@ const SMALL: u64 = 2_000;
 const LARGE: u64 = 50_000;
 
 /// The heap that the view takes for an instance whose slug, environment and app it shares with others, at any size.
-const BYTES: f64 = 210.0;
+const BYTES: f64 = 160.0;
 
 /// A hundred instances on each node, ten of each app: an answer about one of them is as long in both.
 fn plan(instances: u64) -> Plan {

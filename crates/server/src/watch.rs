@@ -40,6 +40,9 @@ const RELISTED_PER_SECOND: f64 = 10_000.0;
 /// How long an event waits for its inspection: for the ones that follow it, and for the action that caused it to look by itself.
 const SETTLING: Duration = Duration::from_millis(20);
 
+/// Containers that may be due at once before more memory is taken for them. A first listing makes all of a node's due, once.
+const DUE_AT_REST: usize = 16;
+
 /// Where a listing is asked for while one is under way: how soon the next begins.
 const LISTING_AGAIN: Duration = Duration::from_millis(50);
 
@@ -268,6 +271,9 @@ impl Watching<'_> {
             if !fleet.read(|view| view.knows_since(node, id, heard)) {
                 return Some(id);
             }
+        }
+        if self.due.is_empty() {
+            self.due.shrink_to(DUE_AT_REST);
         }
         None
     }

@@ -1,5 +1,7 @@
 //! Claims of this captain's own starts: slots taken in the view before anything is asked of an engine.
 
+use std::collections::btree_map::Entry;
+
 use captain_domain::{AppName, Health, InstanceId, NodeId, OperationId, Slots, Timestamp};
 
 use super::view::View;
@@ -42,6 +44,8 @@ pub struct Claim {
     pub since: Timestamp,
     /// The container that carries the operation, once seen: its slots are counted here and not there, until the claim ends.
     pub(super) instance: Option<InstanceId>,
+    /// The node's place in the view: none while the node is not in the fleet.
+    place: Option<u32>,
 }
 
 impl View {
@@ -53,10 +57,9 @@ impl View {
         operation: OperationId,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        if self.claims.contains_key(&operation) {
-            return Err(Refusal::InProgress);
-        }
-        let node = self.node_mut(id).ok_or(Refusal::NoSuchNode)?;
+        let Entry::Vacant(entry) = self.claims.entry(operation) else { return Err(Refusal::InProgress) };
+        let place = self.node_by_id.get(id).copied();
+        let node = place.and_then(|at| self.nodes.get_mut(at as usize)?.as_mut()).ok_or(Refusal::NoSuchNode)?;
         if node.health != Health::Healthy {
             return Err(Refusal::Unavailable(node.state()));
         }
@@ -65,7 +68,7 @@ impl View {
             return Err(Refusal::OverCapacity { free, total: node.total });
         }
         node.reserved += u64::from(slots.0);
-        let claim = Claim {
+        entry.insert(Claim {
             node: id.clone(),
             app: app.clone(),
             slots,
@@ -73,8 +76,8 @@ impl View {
             detail: None,
             since: now,
             instance: None,
-        };
-        self.claims.insert(operation, claim);
+            place,
+        });
         Ok(())
     }
 
@@ -87,11 +90,29 @@ impl View {
 
     pub(super) fn release(&mut self, operation: OperationId) {
         let Some(claim) = self.claims.remove(&operation) else { return };
-        if let Some(node) = self.node_mut(&claim.node) {
+        if let Some(node) = claim.place.and_then(|at| self.node_at_mut(at)) {
             node.reserved = node.reserved.saturating_sub(u64::from(claim.slots.0));
         }
         if let Some(key) = claim.instance.and_then(|id| self.table.key(id)) {
             self.recount(key);
+        }
+    }
+
+    /// A node that left and came back, perhaps to another place, while starts were under way: they still hold their slots. Answers
+    /// how many.
+    pub(super) fn claims_come_back(&mut self, id: &NodeId, at: u32) -> u64 {
+        let mut reserved = 0;
+        for claim in self.claims.values_mut().filter(|claim| claim.node == *id) {
+            claim.place = Some(at);
+            reserved += u64::from(claim.slots.0);
+        }
+        reserved
+    }
+
+    /// The place of a node that has left is another node's soon.
+    pub(super) fn claims_lose_their_node(&mut self, at: u32) {
+        for claim in self.claims.values_mut().filter(|claim| claim.place == Some(at)) {
+            claim.place = None;
         }
     }
 

@@ -11,6 +11,7 @@ mod claims;
 mod index;
 mod observe;
 mod refs;
+mod releases;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -56,11 +56,12 @@ impl View {
             return;
         }
         if let Some(node) = self.node_mut(node) {
-            node.tombstones.push_back((id, stamp));
-            if node.tombstones.len() > TOMBSTONES {
-                node.tombstones.pop_front();
+            let about = &mut node.about;
+            about.tombstones.push_back((id, stamp));
+            if about.tombstones.len() > TOMBSTONES {
+                about.tombstones.pop_front();
             }
-            node.unreadable.remove(&id);
+            about.unreadable.remove(&id);
         }
         self.take_out(id);
     }
@@ -83,14 +84,14 @@ impl View {
     /// An inspection found that the container is not Captain's: it is not asked after again.
     pub fn foreign(&mut self, node: &NodeId, id: InstanceId) {
         if let Some(node) = self.node_mut(node) {
-            node.foreign.insert(id);
+            node.about.foreign.insert(id);
         }
     }
 
     /// An inspection found that the container is Captain's and cannot be read.
     pub fn unreadable(&mut self, node: &NodeId, id: InstanceId, why: String) {
         if let Some(node) = self.node_mut(node) {
-            node.unreadable.insert(id, why);
+            node.about.unreadable.insert(id, why);
             self.version += 1;
         }
     }
@@ -115,11 +116,12 @@ impl View {
             self.sighted(stamp, id, sighting, &mut listed);
         }
         if let Some(node) = self.node_mut(id) {
-            let before = std::mem::replace(&mut node.last_listing, stamp);
-            node.tombstones.retain(|(_, buried)| *buried > before);
-            node.foreign.retain(|id| present.contains(id));
-            node.unreadable.retain(|id, _| present.contains(id));
-            node.heard = Some(now);
+            let about = &mut node.about;
+            let before = std::mem::replace(&mut about.last_listing, stamp);
+            about.tombstones.retain(|(_, buried)| *buried > before);
+            about.foreign.retain(|id| present.contains(id));
+            about.unreadable.retain(|id, _| present.contains(id));
+            about.heard = Some(now);
         }
         self.inspections.0 += listed.known as u64;
         self.inspections.1 += listed.inspect.len() as u64;
@@ -131,13 +133,13 @@ impl View {
             Owner::Foreign => {}
             Owner::Unreadable(error) => {
                 let Some(entry) = self.node_mut(node) else { return };
-                if entry.unreadable.insert(sighting.id, error.to_string()).is_none() {
+                if entry.about.unreadable.insert(sighting.id, error.to_string()).is_none() {
                     listed.unreadable.push((sighting.id, error.to_string()));
                     self.version += 1;
                 }
             }
             Owner::Perhaps | Owner::Captain(_) => {
-                if self.node_mut(node).is_none_or(|node| node.foreign.contains(&sighting.id)) {
+                if self.node_mut(node).is_none_or(|node| node.about.foreign.contains(&sighting.id)) {
                     listed.known += 1;
                     return;
                 }
@@ -184,7 +186,7 @@ impl View {
             }
         }
         if let Some(node) = self.node_mut(node) {
-            node.foreign.clear();
+            node.about.foreign.clear();
         }
     }
 
@@ -192,7 +194,7 @@ impl View {
         let Some(row) = self.table.row_mut(key) else { return };
         if std::mem::replace(&mut row.counted, false) {
             let (at, slots) = (row.node, u64::from(row.slots.0));
-            if let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) {
+            if let Some(node) = self.node_at_mut(at) {
                 node.used = node.used.saturating_sub(slots);
             }
         }
@@ -207,7 +209,7 @@ impl View {
         if row.state.holds_slots() && !claimed {
             row.counted = true;
             let (at, slots) = (row.node, u64::from(row.slots.0));
-            if let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) {
+            if let Some(node) = self.node_at_mut(at) {
                 node.used += slots;
             }
         }

@@ -61,7 +61,7 @@ impl<'a> NodeRef<'a> {
 
     /// Its id.
     pub fn id(&self) -> &'a NodeId {
-        &self.0.id
+        &self.0.about.id
     }
 
     /// Its health.
@@ -75,8 +75,8 @@ impl<'a> NodeRef<'a> {
     }
 
     /// Since when its health has been so.
-    pub const fn since(&self) -> Timestamp {
-        self.0.since
+    pub fn since(&self) -> Timestamp {
+        self.0.about.since
     }
 
     /// All its slots.
@@ -95,25 +95,25 @@ impl<'a> NodeRef<'a> {
     }
 
     /// What its engine said of itself.
-    pub const fn facts(&self) -> Option<&'a Facts> {
-        self.0.facts.as_ref()
+    pub fn facts(&self) -> Option<&'a Facts> {
+        self.0.about.facts.as_ref()
     }
 
     /// What an operator should know.
     pub fn warnings(&self) -> Vec<String> {
         let unreadable =
-            self.0.unreadable.iter().map(|(id, why)| format!("container {} is passed over: {why}", id.short()));
-        self.0.warnings.iter().cloned().chain(unreadable).collect()
+            self.0.about.unreadable.iter().map(|(id, why)| format!("container {} is passed over: {why}", id.short()));
+        self.0.about.warnings.iter().cloned().chain(unreadable).collect()
     }
 
     /// Whether an inspection has found that this container is not Captain's.
     pub fn is_foreign(&self, id: InstanceId) -> bool {
-        self.0.foreign.contains(&id)
+        self.0.about.foreign.contains(&id)
     }
 
     /// When it was last heard, if ever.
-    pub const fn heard(&self) -> Option<Timestamp> {
-        self.0.heard
+    pub fn heard(&self) -> Option<Timestamp> {
+        self.0.about.heard
     }
 }
 
@@ -134,17 +134,17 @@ impl<'a> InstanceRef<'a> {
 
     /// Its slug.
     pub fn slug_uri(&self) -> &'a str {
-        &self.row.slug_uri
+        self.row.release.slug_uri.as_str()
     }
 
     /// Its environment.
     pub fn environment(&self) -> &'a Environment {
-        &self.row.environment
+        &self.row.release.environment
     }
 
     /// Its host name, where it is not the beginning of its id.
     pub fn hostname(&self) -> Option<&'a str> {
-        self.row.hostname.as_deref().map(Hostname::as_str)
+        self.row.rare.as_ref()?.hostname.as_ref().map(Hostname::as_str)
     }
 
     /// Its slots.
@@ -168,13 +168,13 @@ impl<'a> InstanceRef<'a> {
     }
 
     /// When it was started.
-    pub const fn started(&self) -> Option<Timestamp> {
-        self.row.started
+    pub fn started(&self) -> Option<Timestamp> {
+        self.row.started()
     }
 
     /// How it ended.
     pub fn exit(&self) -> Option<&'a Exit> {
-        self.row.exit.as_deref()
+        self.row.rare.as_ref()?.exit.as_ref()
     }
 
     /// The operation that made it.
@@ -203,6 +203,6 @@ impl<'a> InstanceRef<'a> {
         };
         state
             && filter.app.as_deref().is_none_or(|app| app == self.app)
-            && filter.node.as_deref().is_none_or(|node| node == self.node.id.as_str())
+            && filter.node.as_deref().is_none_or(|node| node == self.node.about.id.as_str())
     }
 }

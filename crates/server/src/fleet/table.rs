@@ -2,19 +2,17 @@
 //!
 //! Cost follows the change, not the fleet: a row is added, changed and removed in O(log n), nothing is ever copied as a whole.
 //! Chunks instead of one vector, because doubling a vector of millions of rows needs the memory three times over for a moment.
-//! Values that repeat (slug URIs, environments) are shared between rows.
+//! What repeats (slug and environment of a release) is shared between rows, what few instances have is kept beside them.
 
-use std::collections::{BTreeMap, HashSet};
-use std::hash::Hash;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use captain_domain::{
-    AppName, Environment, Exit, Hostname, Instance, InstanceId, OperationId, Slots, State, Timestamp,
-};
+use captain_domain::{AppName, Exit, Hostname, Instance, InstanceId, OperationId, Slots, State, Timestamp};
 
 use super::Stamp;
 use super::index::Index;
+use super::releases::{Release, Releases};
 
 const CHUNK: usize = 1024;
 
@@ -26,14 +24,12 @@ pub(super) struct Key(pub(super) u32);
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) id: InstanceId,
-    pub(super) slug_uri: Arc<str>,
-    pub(super) environment: Arc<Environment>,
-    /// None: the first 12 digits of the id.
-    pub(super) hostname: Option<Box<Hostname>>,
-    pub(super) exit: Option<Box<Exit>>,
+    pub(super) release: Arc<Release>,
+    pub(super) rare: Option<Box<Rare>>,
     pub(super) operation: Option<OperationId>,
     pub(super) created: Timestamp,
-    pub(super) started: Option<Timestamp>,
+    /// Or [`NEVER`].
+    started: Timestamp,
     /// When the observation that this row stems from began.
     pub(super) seen: Stamp,
     pub(super) node: u32,
@@ -48,39 +44,37 @@ pub(super) struct Row {
     pub(super) detailed: bool,
 }
 
+/// In place of no moment: an `Option` of one takes twice the bytes. No engine names a moment so long ago.
+const NEVER: Timestamp = Timestamp(i64::MIN);
+
+/// What most instances do not have.
+#[derive(Debug)]
+pub(super) struct Rare {
+    /// None: the first 12 digits of the id.
+    pub(super) hostname: Option<Hostname>,
+    pub(super) exit: Option<Exit>,
+}
+
+impl Rare {
+    fn of(instance: &Instance) -> Option<Box<Self>> {
+        let id = instance.id.to_hex();
+        let hostname = Some(&instance.hostname).filter(|name| name.as_str().as_bytes() != &id[..12]).cloned();
+        let rare = Self { hostname, exit: instance.exit };
+        (rare.hostname.is_some() || rare.exit.is_some()).then(|| Box::new(rare))
+    }
+}
+
+impl Row {
+    pub(super) fn started(&self) -> Option<Timestamp> {
+        Some(self.started).filter(|at| *at != NEVER)
+    }
+}
+
 #[derive(Debug)]
 struct App {
     name: AppName,
     rows: Index,
     running: u64,
-}
-
-/// Shares equal values. Forgets those that nobody else holds whenever it has doubled since it last looked.
-#[derive(Debug)]
-struct Shared<T: ?Sized> {
-    known: HashSet<Arc<T>>,
-    sweep_at: usize,
-}
-
-impl<T: ?Sized + Eq + Hash> Shared<T> {
-    const SWEEP_AT_LEAST: usize = 1024;
-
-    fn new() -> Self {
-        Self { known: HashSet::new(), sweep_at: Self::SWEEP_AT_LEAST }
-    }
-
-    fn share(&mut self, value: &T, make: impl FnOnce(&T) -> Arc<T>) -> Arc<T> {
-        if let Some(known) = self.known.get(value) {
-            return Arc::clone(known);
-        }
-        if self.known.len() >= self.sweep_at {
-            self.known.retain(|known| Arc::strong_count(known) > 1);
-            self.sweep_at = Self::SWEEP_AT_LEAST.max(self.known.len() * 2);
-        }
-        let shared = make(value);
-        self.known.insert(Arc::clone(&shared));
-        shared
-    }
 }
 
 /// All instances that are known.
@@ -94,8 +88,7 @@ pub(super) struct Table {
     app_by_name: BTreeMap<AppName, u32>,
     /// Keys of the rows of each node, by the node's place in the view.
     by_node: Vec<Vec<Key>>,
-    slugs: Shared<str>,
-    environments: Shared<Environment>,
+    releases: Releases,
     running: u64,
 }
 
@@ -109,8 +102,7 @@ impl Table {
             vacant_apps: Vec::new(),
             app_by_name: BTreeMap::new(),
             by_node: Vec::new(),
-            slugs: Shared::new(),
-            environments: Shared::new(),
+            releases: Releases::default(),
             running: 0,
         }
     }
@@ -202,13 +194,11 @@ impl Table {
         }
         let row = Row {
             id: instance.id,
-            slug_uri: self.slugs.share(instance.slug_uri.as_str(), |_| Arc::clone(instance.slug_uri.shared())),
-            environment: self.environments.share(&instance.environment, |value| Arc::new(value.clone())),
-            hostname: boxed_hostname(instance),
-            exit: instance.exit.map(Box::new),
+            release: self.releases.share(&instance.slug_uri, &instance.environment),
+            rare: Rare::of(instance),
             operation: instance.operation,
             created: instance.created,
-            started: instance.started,
+            started: instance.started.unwrap_or(NEVER),
             seen,
             node,
             app,
@@ -228,17 +218,14 @@ impl Table {
     }
 
     fn refresh(&mut self, key: Key, instance: &Instance, seen: Stamp, detailed: bool) {
-        let slug_uri = self.slugs.share(instance.slug_uri.as_str(), |_| Arc::clone(instance.slug_uri.shared()));
-        let environment = self.environments.share(&instance.environment, |value| Arc::new(value.clone()));
+        let release = self.releases.share(&instance.slug_uri, &instance.environment);
         self.set_state(key, instance.state);
         if let Some(row) = self.row_mut(key) {
-            row.slug_uri = slug_uri;
-            row.environment = environment;
-            row.hostname = boxed_hostname(instance);
-            row.exit = instance.exit.map(Box::new);
+            row.release = release;
+            row.rare = Rare::of(instance);
             row.operation = instance.operation;
             row.created = instance.created;
-            row.started = instance.started;
+            row.started = instance.started.unwrap_or(NEVER);
             row.seen = seen;
             row.slots = instance.slots;
             row.port = instance.port;
@@ -337,10 +324,4 @@ fn unplace(keys: &mut Vec<Key>, at: u32) -> Option<Key> {
         keys.swap_remove(at as usize);
     }
     keys.get(at as usize).copied()
-}
-
-fn boxed_hostname(instance: &Instance) -> Option<Box<Hostname>> {
-    let is_default = instance.id.to_hex().starts_with(instance.hostname.as_str().as_bytes())
-        && instance.hostname.as_str().len() == 12;
-    (!is_default).then(|| Box::new(instance.hostname.clone()))
 }

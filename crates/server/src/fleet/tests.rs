@@ -251,6 +251,51 @@ fn what_runs_on_a_lost_node_stays_listed_and_is_not_said_to_run() {
     assert_eq!(listed(StateFilter::Only(State::Running)), []);
 }
 
+#[test]
+fn ids_that_begin_alike_are_told_apart() {
+    let fleet = fleet();
+    let alike = |n: u8| {
+        let mut bytes = [9; 32];
+        bytes[31] = n;
+        InstanceId::from_bytes(bytes)
+    };
+    let ids: Vec<_> = (0..20).map(alike).collect();
+    for id in ids.iter().rev() {
+        let stamp = fleet.stamp();
+        fleet.write(|view| view.observe(stamp, &Instance { id: *id, ..instance(0, State::Running) }));
+    }
+    let listed = |view: &View| {
+        let mut listed = Vec::new();
+        view.page(&Filter::default(), None, usize::MAX, |instance| listed.push(instance.id()));
+        listed
+    };
+    assert_eq!(fleet.read(listed), ids);
+    let stamp = fleet.stamp();
+    fleet.write(|view| view.gone(stamp, &node(), ids[7]));
+    let left: Vec<_> = ids.iter().copied().filter(|id| *id != ids[7]).collect();
+    assert_eq!(fleet.read(listed), left);
+    for id in ids {
+        assert_eq!(fleet.read(|view| view.instance(id).is_some()), left.contains(&id));
+    }
+}
+
+#[test]
+fn a_claim_outlives_its_node_and_finds_it_again_wherever_it_is() {
+    let (fleet, other) = (fleet(), NodeId::trusted("app-2"));
+    let (first, second) = (reserve(&fleet, 1).unwrap(), reserve(&fleet, 2).unwrap());
+    fleet.write(|view| view.remove_node(&node()));
+    fleet.write(|view| view.add_node(other.clone(), Slots(10), Timestamp(1)));
+    let used_of = |id: &str| fleet.read(|view| view.node(id).unwrap().used());
+    drop(first);
+    assert_eq!(used_of("app-2"), Slots(0), "another node in the place of the one that left");
+    fleet.write(|view| view.set_health(&other, Health::Healthy, "", Timestamp(1)));
+    let _of_other = fleet.reserve(&other, &app(3), Slots(3), operation(3), Timestamp(1)).unwrap();
+    fleet.write(|view| view.add_node(node(), Slots(10), Timestamp(2)));
+    assert_eq!((used(&fleet), used_of("app-2")), (2, Slots(3)));
+    drop(second);
+    assert_eq!((used(&fleet), used_of("app-2")), (0, Slots(3)));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Observe(u8, State),

@@ -15,14 +15,22 @@ use crate::engine::Facts;
 /// Rows looked at for one page. A filter that few instances pass must not keep the view from its writers for long.
 const LOOKED_AT: usize = 4096;
 
-/// A node, and what is kept for it.
+/// A node: what a reservation looks at, and a way to the rest. Two to a line of the processor's cache, so that of thousands of nodes
+/// it has all that reservations need at hand; with the rest between, each would wait for memory.
 #[derive(Debug)]
+#[repr(align(32))]
 pub(super) struct Node {
-    pub(super) id: NodeId,
-    pub(super) total: Slots,
     pub(super) used: u64,
     pub(super) reserved: u64,
+    pub(super) total: Slots,
     pub(super) health: Health,
+    pub(super) about: Box<About>,
+}
+
+/// What else is kept for a node.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) id: NodeId,
     pub(super) reason: String,
     pub(super) since: Timestamp,
     pub(super) facts: Option<Facts>,
@@ -63,14 +71,8 @@ impl View {
         if self.node_by_id.contains_key(&id) {
             return;
         }
-        // A node that left and came back while starts were under way: they still hold their slots.
-        let claims = self.claims.values().filter(|claim| claim.node == id);
-        let node = Node {
+        let about = About {
             id: id.clone(),
-            total,
-            used: 0,
-            reserved: claims.map(|claim| u64::from(claim.slots.0)).sum(),
-            health: Health::Unknown,
             reason: "its first listing is under way".to_owned(),
             since: now,
             facts: None,
@@ -85,7 +87,8 @@ impl View {
             self.nodes.push(None);
             self.nodes.len() - 1
         });
-        self.nodes[at] = Some(node);
+        let reserved = self.claims_come_back(&id, at as u32);
+        self.nodes[at] = Some(Node { used: 0, reserved, total, health: Health::Unknown, about: Box::new(about) });
         self.node_by_id.insert(id, at as u32);
         self.version += 1;
     }
@@ -98,14 +101,15 @@ impl View {
             self.table.remove(id);
         }
         self.nodes[at as usize] = None;
+        self.claims_lose_their_node(at);
         self.version += 1;
     }
 
     /// Records what the engine says of itself.
     pub fn set_facts(&mut self, id: &NodeId, facts: Facts, warnings: Vec<String>) {
         if let Some(node) = self.node_mut(id) {
-            node.facts = Some(facts);
-            node.warnings = warnings;
+            node.about.facts = Some(facts);
+            node.about.warnings = warnings;
             self.version += 1;
         }
     }
@@ -114,17 +118,17 @@ impl View {
     pub fn set_health(&mut self, id: &NodeId, health: Health, reason: &str, now: Timestamp) -> bool {
         let Some(node) = self.node_mut(id) else { return false };
         if health == Health::Healthy {
-            node.heard = Some(now);
+            node.about.heard = Some(now);
         }
-        if node.health == health && node.reason == reason {
+        if node.health == health && node.about.reason == reason {
             return false;
         }
         let news = node.health != health;
         if news {
-            node.since = now;
+            node.about.since = now;
         }
         node.health = health;
-        reason.clone_into(&mut node.reason);
+        reason.clone_into(&mut node.about.reason);
         self.version += 1;
         news
     }
@@ -132,12 +136,16 @@ impl View {
     /// The node answered: what is known of it is true now.
     pub fn heard(&mut self, id: &NodeId, now: Timestamp) {
         if let Some(node) = self.node_mut(id) {
-            node.heard = Some(now);
+            node.about.heard = Some(now);
         }
     }
 
     pub(super) fn node_mut(&mut self, id: &NodeId) -> Option<&mut Node> {
         let at = *self.node_by_id.get(id)?;
+        self.node_at_mut(at)
+    }
+
+    pub(super) fn node_at_mut(&mut self, at: u32) -> Option<&mut Node> {
         self.nodes.get_mut(at as usize)?.as_mut()
     }
 
@@ -270,12 +278,12 @@ impl Node {
     pub(super) fn state(&self) -> String {
         match self.health {
             Health::Healthy => Health::Healthy.word().to_owned(),
-            other => format!("{}: {}", other.word(), self.reason),
+            other => format!("{}: {}", other.word(), self.about.reason),
         }
     }
 
     /// Whether it was found to be gone by an observation that began later than `stamp`.
     pub(super) fn buried(&self, id: InstanceId, stamp: Stamp) -> bool {
-        self.tombstones.iter().any(|(buried, at)| *buried == id && *at > stamp)
+        self.about.tombstones.iter().any(|(buried, at)| *buried == id && *at > stamp)
     }
 }
