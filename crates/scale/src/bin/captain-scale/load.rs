@@ -11,7 +11,7 @@ pub(crate) const NODES: u32 = 6_100;
 pub(crate) const INSTANCES: u64 = 2_000_000;
 
 /// MiB, resident, with all of it in the view.
-const RESIDENT: f64 = 600.0;
+pub(crate) const RESIDENT: f64 = 600.0;
 
 pub(crate) async fn load(report: &mut Report, plan: Plan) -> Stage {
     let (nodes, instances) = (plan.engines, plan.instances);
@@ -26,8 +26,7 @@ pub(crate) async fn load(report: &mut Report, plan: Plan) -> Stage {
     report
         .note("inspections, listings by the engines' count", format!("{}, {}", counted.inspections, counted.listings));
     let loaded = stage.rss();
-    stage.rest(0.5, std::time::Duration::from_secs(20)).await;
-    let resident = stage.rss();
+    let resident = stage.rss_at_rest().await;
     let greatest = process::memory(stage.pid(), "VmHWM");
     let shown = format!("{resident:.0} ({loaded:.0} when it was ready, {greatest:.0} at the most)");
     report.at_most("resident, MiB", resident, RESIDENT, shown);

@@ -24,6 +24,7 @@ mod load;
 mod process;
 mod read;
 mod reserve;
+mod resident;
 mod restart;
 mod stage;
 mod starts;
@@ -58,6 +59,7 @@ enum Section {
     Starts,
     Restart,
     Reserve,
+    Resident,
 }
 
 fn main() -> ExitCode {
@@ -97,6 +99,9 @@ async fn run(report: &mut Report, arguments: &Arguments) {
     }
     if wanted(Section::Reserve) {
         reserve::reserve(report, arguments.nodes, arguments.instances);
+    }
+    if wanted(Section::Resident) {
+        resident::resident(report, arguments.nodes, arguments.instances).await;
     }
 }
 

@@ -69,6 +69,12 @@ impl Stage {
         process::memory(self.pid(), "VmRSS")
     }
 
+    /// What is resident when what it did last is over.
+    pub(crate) async fn rss_at_rest(&self) -> f64 {
+        self.rest(0.5, Duration::from_secs(20)).await;
+        self.rss()
+    }
+
     /// Waits until every container has been inspected since the engines had counted `inspections`, every node is healthy, and
     /// the captain counts every instance. Costs the captain next to nothing until it is nearly done.
     pub(crate) async fn knows_all(&self, inspections: u64) {
@@ -123,7 +129,7 @@ impl Stage {
     }
 
     /// Waits until the captain uses little of the processors: `share` of one, over half a second.
-    pub(crate) async fn rest(&self, share: f64, patience: Duration) {
+    async fn rest(&self, share: f64, patience: Duration) {
         let begin = Instant::now();
         let pause = Duration::from_millis(500);
         while begin.elapsed() < patience {
