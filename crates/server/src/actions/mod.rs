@@ -39,7 +39,7 @@ pub enum ActionError {
     Unheard {
         /// What was asked for.
         id: String,
-        /// The nodes, joined by commas.
+        /// The nodes, joined by commas: a few of them, and how many more there are.
         nodes: String,
     },
     /// The engine failed.

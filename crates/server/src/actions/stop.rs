@@ -16,6 +16,9 @@ use crate::fleet::{Found, View};
 /// How long a removal may take after the instance has ended, before the client is told that it goes on.
 const REMOVAL: Duration = Duration::from_secs(60);
 
+/// Nodes that an error names. Of thousands, a few are enough to begin with, and the rest is in `GET /nodes/`.
+const NAMED: usize = 5;
+
 /// An instance that an action is meant for.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -47,16 +50,19 @@ pub fn find(captain: &Captain, asked: &str) -> Result<Target, ActionError> {
 
 /// "There is no such instance" is only true of nodes that have been listed. Where some have never answered, say so instead.
 fn absent(view: &View, asked: &str) -> ActionError {
-    let unheard: Vec<&str> = view
+    let mut unheard = view
         .nodes()
         .filter(|node| node.health() != Health::Healthy && node.heard().is_none())
-        .map(|node| node.id().as_str())
-        .collect();
-    if unheard.is_empty() || asked.parse::<IdPrefix>().is_err() {
-        ActionError::NoSuchInstance(asked.to_owned())
-    } else {
-        ActionError::Unheard { id: asked.to_owned(), nodes: unheard.join(", ") }
+        .map(|node| node.id().as_str());
+    let named: Vec<&str> = unheard.by_ref().take(NAMED).collect();
+    if named.is_empty() || asked.parse::<IdPrefix>().is_err() {
+        return ActionError::NoSuchInstance(asked.to_owned());
     }
+    let nodes = match unheard.count() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    };
+    ActionError::Unheard { id: asked.to_owned(), nodes }
 }
 
 /// Stops and removes an instance. Runs to its end although the caller goes away.
@@ -100,4 +106,30 @@ fn gone(captain: &Captain, node: &NodeId, id: InstanceId) -> Result<(), ActionEr
     captain.fleet().write(|view| view.gone(stamp, node, id));
     info!(%node, instance = id.short(), "stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use captain_domain::{Slots, Timestamp};
+
+    use super::*;
+    use crate::fleet::Fleet;
+
+    #[test]
+    fn of_thousands_of_unheard_nodes_a_few_are_named() {
+        let fleet = Fleet::default();
+        let id = InstanceId::from_bytes([7; 32]).to_string();
+        let mut told = Vec::new();
+        for nodes in 0..=3_000 {
+            if [0, 1, 5, 3_000].contains(&nodes) {
+                told.push(fleet.read(|view| absent(view, &id)).to_string());
+            }
+            let node = NodeId::trusted(&format!("app-{nodes}"));
+            fleet.write(|view| view.add_node(node, Slots(10), Timestamp(0)));
+        }
+        assert_eq!(told[0], format!("there is no instance {id}"));
+        assert!(told[1].ends_with(": app-0"), "{told:?}");
+        assert!(told[2].ends_with(": app-0, app-1, app-2, app-3, app-4"), "{told:?}");
+        assert!(told[3].ends_with(", app-4 and 2995 more"), "{told:?}");
+    }
 }

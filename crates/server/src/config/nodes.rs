@@ -1,5 +1,7 @@
 //! `DOCKER_NODES`: which engines there are.
 
+use std::collections::HashSet;
+
 use captain_domain::{NodeId, Slots};
 
 use super::{ConfigError, wrong};
@@ -7,6 +9,9 @@ use crate::captain::Mode;
 use crate::engine::docker::Endpoint;
 
 const VARIABLE: &str = "DOCKER_NODES";
+
+/// Entries of which an error says what is wrong with them: where none of thousands can be read, they are wrong alike.
+const TOLD: usize = 5;
 
 /// The scheme of the embedded engine.
 const LOCAL: &str = "local://";
@@ -44,15 +49,16 @@ pub(super) fn this_machine(hostname: &str, mode: &Mode) -> Result<NodeSpec, Conf
 pub(super) fn parse_list(list: &str, hostname: &str) -> Result<(Vec<NodeSpec>, Vec<String>), ConfigError> {
     let mut specs: Vec<NodeSpec> = Vec::new();
     let mut problems = Vec::new();
+    let (mut ids, mut has_local) = (HashSet::new(), false);
     for (at, entry) in list.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty()) {
         match parse_node(entry, hostname) {
             Ok(spec) => {
-                if specs.iter().any(|other| other.id == spec.id) {
+                if !ids.insert(spec.id.clone()) {
                     let problem = format!("two nodes have the id {0}; give one a name of its own: NAME=URI", spec.id);
                     return Err(wrong(VARIABLE, problem));
                 }
-                let is_local = |spec: &NodeSpec| matches!(spec.engine, EngineSpec::Local);
-                if is_local(&spec) && specs.iter().any(is_local) {
+                let is_local = matches!(spec.engine, EngineSpec::Local);
+                if is_local && std::mem::replace(&mut has_local, true) {
                     return Err(wrong(VARIABLE, "this machine is there twice: one local:// is all of it"));
                 }
                 specs.push(spec);
@@ -62,9 +68,19 @@ pub(super) fn parse_list(list: &str, hostname: &str) -> Result<(Vec<NodeSpec>, V
         }
     }
     if specs.is_empty() {
-        return Err(wrong(VARIABLE, if problems.is_empty() { "no node".to_owned() } else { problems.join("; ") }));
+        return Err(wrong(VARIABLE, none(&problems)));
     }
     Ok((specs, problems))
+}
+
+/// Why there is no node.
+fn none(problems: &[String]) -> String {
+    let told = problems[..problems.len().min(TOLD)].join("; ");
+    match problems.len().saturating_sub(TOLD) {
+        _ if problems.is_empty() => "no node".to_owned(),
+        0 => told,
+        more => format!("{told}; and {more} more entries"),
+    }
 }
 
 /// Reads one entry. The problem it answers with never holds the entry's password.
@@ -157,5 +173,12 @@ mod tests {
             let error = parse_list(list, "here").unwrap_err().to_string();
             assert!(error.starts_with("DOCKER_NODES: "), "{error}");
         }
+    }
+
+    #[test]
+    fn of_thousands_of_bad_entries_a_few_are_told() {
+        let error = parse_list(&["ftp://x"; 4_000].join(","), "here").unwrap_err().to_string();
+        assert!(error.contains("entry 5: ") && error.ends_with("; and 3995 more entries"), "{error}");
+        assert!(error.len() < 1_000, "{error}");
     }
 }
