@@ -26,9 +26,10 @@ pub fn of_app(given: impl IntoIterator<Item = (OsString, OsString)>, defaults: &
     variables
 }
 
-/// `SLUG_URL` may carry a signature that opens the store; `CAPTAIN_*` speaks to Captain; `PWD` and `OLDPWD` tell of a directory that was left.
+/// `SLUG_URL` may carry a signature that opens the store; `PWD` and `OLDPWD` tell of a directory that was left. Not `CAPTAIN_*`: nothing of
+/// ours is told to a runner that way, and a captain that runs as a slug is set up by them.
 fn is_withheld(name: &OsStr) -> bool {
-    name == "SLUG_URL" || name == "PWD" || name == "OLDPWD" || name.as_encoded_bytes().starts_with(b"CAPTAIN_")
+    ["SLUG_URL", "PWD", "OLDPWD"].iter().any(|withheld| name == *withheld)
 }
 
 #[cfg(test)]
@@ -42,13 +43,23 @@ mod tests {
             ("EMPTY", ""),
             ("HOME", "/root"),
             ("SLUG_URL", "http://secret"),
-            ("CAPTAIN_TOKEN", "t"),
+            ("CAPTAIN_STACK", "scratch"),
             ("PWD", "/"),
         ];
-        let defaults = Environment::from_entries(["PORT=1", "EMPTY=full", "LANG=C.UTF-8", "CAPTAIN_X=1"]);
+        let defaults = Environment::from_entries(["PORT=1", "EMPTY=full", "LANG=C.UTF-8", "OLDPWD=/x"]);
         let variables = of_app(given.map(|(name, value)| (name.into(), value.into())), &defaults, Path::new("/app"));
         let shown: Vec<_> =
             variables.iter().map(|(name, value)| format!("{}={}", name.display(), value.display())).collect();
-        assert_eq!(shown, ["EMPTY=", "HOME=/app", "LANG=C.UTF-8", &format!("PATH={DEFAULT_PATH}"), "PORT=8080"]);
+        assert_eq!(
+            shown,
+            [
+                "CAPTAIN_STACK=scratch",
+                "EMPTY=",
+                "HOME=/app",
+                "LANG=C.UTF-8",
+                &format!("PATH={DEFAULT_PATH}"),
+                "PORT=8080"
+            ]
+        );
     }
 }

@@ -16,7 +16,7 @@
 //! 2. Gives up every privilege ([`privileges`]): what follows runs as the instance's user.
 //! 3. Reads `Procfile` and `.release` (rules: [`captain_domain::procfile`]). The Procfile wins over `default_process_types`.
 //! 4. Makes the environment ([`environment`]): the caller's, the defaults of `config_vars` where the caller says nothing, `HOME`, `PATH`
-//!    if there is none; without `SLUG_URL`, `CAPTAIN_*`, `PWD` and `OLDPWD`.
+//!    if there is none; without `SLUG_URL`, `PWD` and `OLDPWD`.
 //! 5. Starts the command in a process group of its own ([`plan`]): in the app directory, by `bash -c` where the stack has bash, else by
 //!    `sh -c`, after sourcing `.profile.d/*.sh`, the other files of `.profile.d` (each in byte order, hidden ones left out) and `.profile`.
 //!    Unlike under the classic runners, a command that fails in such a file does not end the instance; a file that ends the *shell* does.

@@ -3,6 +3,7 @@
 mod apps;
 mod disk_full;
 mod hardening;
+mod itself;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -150,7 +150,7 @@ fn trap_09_stdin_is_the_apps_and_never_a_slug() {
 fn trap_10_slug_url_is_not_looked_at_and_stays_out_of_the_app() {
     let app = App::new(&[("Procfile", "web: env\n")]);
     let mut command = app.runner(&["run", "web"]);
-    command.env("SLUG_URL", "http://127.0.0.1:1/secret").env("CAPTAIN_TOKEN", "secret").env("PORT", "8080");
+    command.env("SLUG_URL", "http://127.0.0.1:1/secret").env("PORT", "8080");
     let outcome = finish(command);
     assert_eq!(outcome.code, 0);
     assert!(

@@ -112,10 +112,10 @@ fn installed() -> PathBuf {
     target
 }
 
-const NODE_STACK: &str = "captain-e2e-node:1";
+pub(super) const NODE_STACK: &str = "captain-e2e-node:1";
 
 /// This machine's Node.js and every shared library that it names, as a tar.
-fn node_and_what_it_needs() -> Vec<u8> {
+pub(super) fn node_and_what_it_needs() -> Vec<u8> {
     let found = stdout(&Command::new("sh").args(["-c", "readlink -f \"$(command -v node)\""]).output().unwrap());
     let node = found.trim();
     let libraries = stdout(&Command::new("ldd").arg(node).output().unwrap());
@@ -130,7 +130,7 @@ fn node_and_what_it_needs() -> Vec<u8> {
 }
 
 /// Makes the stack on a node, unless it is there: the small image, and Node.js.
-async fn with_node(node: &Node, lease: &Lease, programs: &[u8]) {
+pub(super) async fn with_node(node: &Node, lease: &Lease, programs: &[u8]) {
     let engine = node.engine();
     if engine.has_image(NODE_STACK).await {
         return;
