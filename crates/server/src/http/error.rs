@@ -111,7 +111,7 @@ impl ApiError {
             }
             DraftError::Mismatch { .. } => Self::new(Code::SlugMismatch, message),
             DraftError::DiskFull { .. } => Self::new(Code::CaptainOutOfSpace, message)
-                .help("free space there, lower CAPTAIN_SLUG_CACHE_MB, or set CAPTAIN_DATA to a larger disk"),
+                .help("free space there, lower CAPTAIN_SLUG_CACHE_MB, or set CAPTAIN_DATA (or CAPTAIN_SLUG_STORE, where it names the folder) to a larger disk"),
             DraftError::Disk { .. } | DraftError::Lost => Self::new(Code::Internal, message),
         }
     }

@@ -25,6 +25,9 @@ while read -r file; do
   case $file in /app/*|/tmp/*) continue ;; esac
   if (: >>"$file") 2>/dev/null; then echo "writable $file"; else echo "closed $file"; fi
 done </tmp/files
+for folder in /bin /etc /home /lib /lib64 /opt /root /run /sbin /usr /var; do
+  [ -L $folder ] || [ ! -d $folder ] || echo "mount $folder $(grep -E " $folder r[ow]," /proc/self/mountinfo | tail -n 1 | cut -d ' ' -f 6 | cut -c 1-2)"
+done
 for folder in /app /app/deep /tmp; do if (: >"$folder/probe") 2>/dev/null; then echo "usable $folder"; fi; done
 echo "tried all"
 "#;
@@ -99,6 +102,9 @@ async fn an_instance_has_no_privileges_and_writes_only_to_its_app_and_tmp() {
     for line in careless.iter().map(String::as_str).chain(usual) {
         assert!(said.contains(line), "{line}: {said:#?}");
     }
+
+    let mounts: Vec<_> = said.iter().filter(|line| line.starts_with("mount ")).collect();
+    assert!(mounts.len() >= 3 && mounts.iter().all(|line| line.ends_with(" ro")), "mounted read-only: {mounts:?}");
 
     let container = stacked.stage.node().engine().inspect(&id).await;
     let host = &container["HostConfig"];

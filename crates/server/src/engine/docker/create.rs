@@ -26,6 +26,36 @@ struct Created {
     warnings: Option<Vec<String>>,
 }
 
+/// What is mounted read-only in an instance on a stack: what Docker takes by itself (this list replaces its own), and every folder that a
+/// stack has by the file hierarchy standard. With the whole root file system read-only, Docker could give an instance a writable `/app`
+/// only by copying the slug. What lies beside these folders is sealed by ownership (`slugs::seal`), and so is everything where an engine
+/// does not know the field: Docker before 18.09, Podman. A path that a stack does not have is passed over by the engine.
+const READ_ONLY: [&str; 23] = [
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/bin",
+    "/boot",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/usr",
+    "/var",
+];
+
 /// Creates a container, and does not start it.
 pub(super) async fn create(wire: &Wire, spec: &CreateSpec, image: &str) -> Result<InstanceId, Failure> {
     let call = async {
@@ -84,6 +114,7 @@ fn run_by_our_runner(document: &mut Value, spec: &CreateSpec) {
     let host = &mut document["HostConfig"];
     host["CapDrop"] = json!(["ALL"]);
     host["IpcMode"] = "private".into();
+    host["ReadonlyPaths"] = json!(READ_ONLY);
     // In memory, and counted as the instance's: half of it, so that a full one is an error in the app and not its end. Programs may be
     // in it, for Java unpacks its native libraries there.
     let size = spec.memory_bytes / 2;
@@ -163,6 +194,7 @@ mod tests {
         assert_eq!((&host["CapDrop"], &host["SecurityOpt"]), (&json!(["ALL"]), &json!(["no-new-privileges"])));
         assert_eq!(host["Tmpfs"], json!({ "/tmp": "rw,nosuid,nodev,exec,mode=1777,size=134217728" }));
         assert_eq!((&host["IpcMode"], &host["PidsLimit"]), (&json!("private"), &json!(4096)));
+        assert_eq!(host["ReadonlyPaths"], json!(READ_ONLY));
         for weakening in ["Privileged", "CapAdd", "Binds", "Mounts", "Devices", "PidMode", "UsernsMode"] {
             assert_eq!(host[weakening], Value::Null, "{weakening}");
         }

@@ -11,14 +11,15 @@
 //! that never runs ([`build`]), filled through the archive call ([`pipe`]). A slug is loaded as layers on its base ([`layers`]) by
 //! engines that take them, and is made like a base by all others.
 //!
-//! # Why the root file system is not mounted read-only
+//! # Why the root file system is read-only by its folders
 //!
 //! `/app` must be writable and yet share its bytes with every other instance of the slug, which only the container's own
 //! copy-on-write layer gives: a volume copies the slug for each instance, a tmpfs holds it in memory, and an overlay of our own would
 //! need an agent on the node or `SYS_ADMIN` inside the instance. But the engine's read-only flag makes that layer read-only as a
-//! whole. So the base is *sealed* ([`seal`]): nothing outside `/app` is left that the instance's user may write, and that user has no
-//! capability and can gain none. What remains writable are `/app` and the engine's own bounded memory file systems (`/tmp`,
-//! `/dev/shm`).
+//! whole. So the stack's folders are mounted read-only one by one (`super::create`), where the engine can; and the base is *sealed*
+//! ([`seal`]) for what lies beside them and for other engines: nothing outside `/app` is left that the instance's user may write, and
+//! that user has no capability and can gain none. What remains writable are `/app` and the engine's own bounded memory file systems
+//! (`/tmp`, `/dev/shm`).
 //!
 //! Invariants: an image of ours is named only when it is whole; whatever happens, no build container and no part of a slug stays (what a
 //! captain that died left is swept by the next preparation); nothing without our label or name is removed.
