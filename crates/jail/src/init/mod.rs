@@ -52,6 +52,10 @@ pub(crate) struct Ends {
     pub(crate) go: OwnedFd,
     /// Messages to the monitor; closed by a successful exec.
     pub(crate) messages: OwnedFd,
+    /// A counter that is raised when all is prepared: if the messages end then without another word, the program has begun. If they end
+    /// before, the process was killed. No message of its own, because that would wake the monitor, at the worst moment: it is the exec that
+    /// is to go on.
+    pub(crate) ready: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
 }
@@ -60,8 +64,6 @@ pub(crate) struct Ends {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
     Limited(Limitation),
-    /// All is prepared: if the pipe closes without another word, the program has begun. Without this word, the process was killed.
-    Ready,
     Failed(SetupError),
 }
 
@@ -76,10 +78,14 @@ impl Order<'_> {
 
     /// Runs the first process; its end is the end of this process.
     pub(crate) fn carry_out(self, ends: Ends) -> ! {
-        let Ends { go, messages, stdout, stderr } = ends;
-        let mut messages = std::fs::File::from(messages);
+        let mut messages = std::fs::File::from(ends.messages);
         let outcome = self
-            .prepare(go, stdout, stderr, &mut messages)
+            .prepare(ends.go, &ends.stdout, &ends.stderr, &mut messages)
+            .and_then(|()| {
+                // In the form that the kernel wants of a counter.
+                let raised = rustix::io::write(&ends.ready, &1u64.to_ne_bytes());
+                raised.map(drop).attempt(Step::Exec, || "tell the monitor".into())
+            })
             .and_then(|()| if self.rehearsal { Ok(()) } else { Err(self.execute()) });
         match outcome {
             Ok(()) => sys::exit_now(0),
@@ -94,8 +100,8 @@ impl Order<'_> {
     fn prepare(
         &self,
         go: OwnedFd,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        stdout: &OwnedFd,
+        stderr: &OwnedFd,
         messages: &mut std::fs::File,
     ) -> Result<(), SetupError> {
         set_parent_process_death_signal(Some(Signal::KILL))
@@ -126,15 +132,19 @@ impl Order<'_> {
         drop(go);
         rustix::thread::set_no_new_privs(true).attempt(Step::Privileges, || "forbid new privileges".into())?;
         if let Err(error) = sys::landlock_scope() {
-            let limitation = Limitation::AbstractSockets { reason: format!("Landlock scopes: {error}") };
+            let reason = match error.raw_os_error() {
+                // The kernel does not know the last field.
+                Some(libc::E2BIG) => "this kernel's Landlock has no scopes (6.12 has)".to_owned(),
+                _ => format!("Landlock scopes: {error}"),
+            };
+            let limitation = Limitation::AbstractSockets { reason };
             tell(messages, &Message::Limited(limitation)).attempt(Step::Privileges, || "tell the monitor".into())?;
         }
         self.enter(Step::Filter);
-        take_streams(&stdout, &stderr).attempt(Step::Filter, || "set up the standard streams".into())?;
+        take_streams(stdout, stderr).attempt(Step::Filter, || "set up the standard streams".into())?;
         sys::close_on_exec_from(3).attempt(Step::Filter, || "close other descriptors".into())?;
         self.enter(Step::Exec);
-        seccomp::install().attempt(Step::Filter, || "install the seccomp filter".into())?;
-        tell(messages, &Message::Ready).attempt(Step::Exec, || "tell the monitor".into())
+        seccomp::install().attempt(Step::Filter, || "install the seccomp filter".into())
     }
 
     /// Returns only when it fails. The standard library sets the signal mask and SIGPIPE back to what programs expect.

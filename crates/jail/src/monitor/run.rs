@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
@@ -304,7 +305,7 @@ fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Resu
             go.write_all(&[1]).attempt(Step::UserMap, || "let it go on".into())?;
         }
         // `go` stays open until the messages end: its closing would tell the child that the monitor is gone.
-        let limitations = listen(pipes.messages)?;
+        let limitations = listen(pipes.messages, &pipes.ready)?;
         drop(go);
         Ok((pidfd, limitations))
     };
@@ -319,18 +320,17 @@ fn see_through(child: i32, wanted: &FirstProcess<'_>, pipes: ParentEnds) -> Resu
 }
 
 /// Reads until the first process executes its program (which closes the pipe) or says why it cannot.
-fn listen(messages: OwnedFd) -> Result<Vec<Limitation>, SetupError> {
+fn listen(messages: OwnedFd, ready: &OwnedFd) -> Result<Vec<Limitation>, SetupError> {
     let mut limitations = Vec::new();
-    let mut ready = false;
     for line in BufReader::new(File::from(messages)).lines() {
         let line = line.attempt(Step::Exec, || "listen to the first process".into())?;
         match serde_json::from_str(&line).attempt(Step::Exec, || "understand the first process".into())? {
             Message::Limited(limitation) => limitations.push(limitation),
-            Message::Ready => ready = true,
             Message::Failed(error) => return Err(error),
         }
     }
-    if !ready {
+    // Not raised is what a counter answers by "try again".
+    if rustix::io::read(ready, &mut [0; 8]).is_err() {
         let reason = "it was killed while it prepared itself (too little memory, perhaps)".to_owned();
         let attempt = "prepare the first process".to_owned();
         return Err(SetupError { step: Step::Exec, attempt, errno: None, reason });
@@ -338,10 +338,11 @@ fn listen(messages: OwnedFd) -> Result<Vec<Limitation>, SetupError> {
     Ok(limitations)
 }
 
-/// The pipes between the monitor and the first process.
+/// What connects the monitor and the first process.
 struct Pipes {
     go: (OwnedFd, OwnedFd),
     messages: (OwnedFd, OwnedFd),
+    ready: OwnedFd,
     stdout: (OwnedFd, OwnedFd),
     stderr: (OwnedFd, OwnedFd),
 }
@@ -349,13 +350,15 @@ struct Pipes {
 struct ParentEnds {
     go: OwnedFd,
     messages: OwnedFd,
+    ready: OwnedFd,
     outputs: [OwnedFd; 2],
 }
 
 impl Pipes {
     fn make(uid: u32, mode: Mode) -> std::io::Result<Self> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC);
-        let pipes = Self { go: pipe()?, messages: pipe()?, stdout: pipe()?, stderr: pipe()? };
+        let ready = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let pipes = Self { go: pipe()?, messages: pipe()?, ready, stdout: pipe()?, stderr: pipe()? };
         if mode == Mode::Root {
             // Programs open /dev/stdout by name: for that the pipe must be theirs.
             let owner = rustix::fs::Uid::from_raw(uid);
@@ -367,10 +370,12 @@ impl Pipes {
     }
 
     fn into_child(self) -> Ends {
-        Ends { go: self.go.0, messages: self.messages.1, stdout: self.stdout.1, stderr: self.stderr.1 }
+        let Self { go, messages, ready, stdout, stderr } = self;
+        Ends { go: go.0, messages: messages.1, ready, stdout: stdout.1, stderr: stderr.1 }
     }
 
     fn into_parent(self) -> ParentEnds {
-        ParentEnds { go: self.go.1, messages: self.messages.0, outputs: [self.stdout.0, self.stderr.0] }
+        let Self { go, messages, ready, stdout, stderr } = self;
+        ParentEnds { go: go.1, messages: messages.0, ready, outputs: [stdout.0, stderr.0] }
     }
 }

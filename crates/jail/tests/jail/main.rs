@@ -13,4 +13,5 @@ mod limits;
 mod output;
 mod spare;
 mod user;
+mod v2;
 mod world;

@@ -8,14 +8,14 @@ use std::process::{Command, Output};
 
 use crate::world::PROBE;
 
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
-struct User {
+pub(crate) struct User {
     dir: tempfile::TempDir,
 }
 
 impl User {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests need root, to become somebody else");
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -28,11 +28,11 @@ impl User {
         Self { dir }
     }
 
-    fn slug(&self) -> PathBuf {
+    pub(crate) fn slug(&self) -> PathBuf {
         self.dir.path().join("slug")
     }
 
-    fn probe(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn probe(&self, arguments: &[&str]) -> Output {
         let (command, rest) = arguments.split_first().unwrap();
         Command::new(self.dir.path().join("jail-probe"))
             .args([command, "--state"])
@@ -45,7 +45,22 @@ impl User {
             .unwrap()
     }
 
-    fn run(&self, script: &str) -> String {
+    /// What the probe says, started by a root's shell after these words, which are to make it this user's.
+    pub(crate) fn by_shell(&self, before: &str, arguments: &[&str]) -> String {
+        let (command, rest) = arguments.split_first().unwrap();
+        let output = Command::new("sh")
+            .args(["-c", &format!("{before} \"$@\""), "sh"])
+            .arg(self.dir.path().join("jail-probe"))
+            .args([command, "--state"])
+            .arg(self.dir.path().join("state"))
+            .args(rest)
+            .current_dir("/")
+            .output()
+            .unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    pub(crate) fn run(&self, script: &str) -> String {
         let slug = self.slug().display().to_string();
         let output = self.probe(&["run", "--slug", &slug, "--", "/bin/sh", "-c", script]);
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
