@@ -22,8 +22,7 @@ pub(crate) struct Ground {
     pub(crate) hierarchies: Hierarchies,
     pub(crate) plan: Plan,
     pub(crate) boot: String,
-    /// Holds the empty folders `root`, `scratch` and `lower`, on which every instance mounts, in its own mount namespace: nobody else sees
-    /// it, so one set is enough for all.
+    /// Holds the empty folder `root`, on which every instance mounts, in its own mount namespace: nobody else sees it, so one is enough.
     pub(crate) mounts: PathBuf,
 }
 

@@ -85,6 +85,20 @@ pub(crate) fn leave_cgroup_namespace() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives this process a copy of its mounts, for itself alone.
+pub(crate) fn copy_mounts() -> io::Result<()> {
+    // SAFETY: plain integer; no descriptor or memory of this process changes.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())?;
+    Ok(())
+}
+
+/// Moves this process, which has one thread, among the mounts of another namespace, to the top of them.
+pub(crate) fn enter_mounts(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain integers; the kernel checks that the descriptor is one of a mount namespace.
+    checked(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) }.into())?;
+    Ok(())
+}
+
 pub(crate) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 pub(crate) const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub(crate) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
@@ -98,17 +112,28 @@ pub(crate) enum Depth {
 /// Sets attributes on the mount at `path` (on all mounts below too, if so asked), leaving those that are set.
 pub(crate) fn set_mount_attributes(path: &CStr, depth: Depth, attributes: u64) -> io::Result<()> {
     let flags = if depth == Depth::AllBelow { libc::AT_RECURSIVE } else { 0 };
-    mount_setattr(libc::AT_FDCWD, path, flags, attributes, 0)
+    mount_setattr(libc::AT_FDCWD, path, flags, libc::mount_attr { attr_set: attributes, ..no_attributes() })
+}
+
+/// The same for all of the detached mount `tree`; what happens to the mounts that it was cloned of does not reach it any more.
+pub(crate) fn set_tree_attributes(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let attributes = libc::mount_attr { attr_set: attributes, propagation: libc::MS_PRIVATE, ..no_attributes() };
+    mount_setattr(tree.as_raw_fd(), c"", flags, attributes)
 }
 
 /// Makes the detached mount `tree` show its files with the owners translated by the user namespace `owners`.
 pub(crate) fn map_owners(tree: BorrowedFd<'_>, owners: BorrowedFd<'_>) -> io::Result<()> {
-    let owners = u64::try_from(owners.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    mount_setattr(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH, libc::MOUNT_ATTR_IDMAP, owners)
+    let userns_fd = u64::try_from(owners.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, userns_fd, ..no_attributes() };
+    mount_setattr(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH, attributes)
 }
 
-fn mount_setattr(at: RawFd, path: &CStr, flags: c_int, attr_set: u64, userns_fd: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd };
+fn no_attributes() -> libc::mount_attr {
+    libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 }
+}
+
+fn mount_setattr(at: RawFd, path: &CStr, flags: c_int, attributes: libc::mount_attr) -> io::Result<()> {
     // SAFETY: path is a NUL-terminated string and the attributes a live struct whose exact size is passed; both are only read.
     checked(unsafe {
         libc::syscall(

@@ -7,6 +7,7 @@
 //! → bounding set, uid, capabilities → parent-death signal (again: changing the uid clears it) → no new privileges → Landlock → streams
 //! → every other descriptor close-on-exec → seccomp (last: it forbids most of the above) → exec.
 
+mod common;
 mod privileges;
 mod root;
 
@@ -19,6 +20,7 @@ use std::process::Command;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::common::Template;
 use crate::cgroup::Groups;
 use crate::ground::Briefing;
 use crate::report::{Limitation, Mode};
@@ -30,8 +32,10 @@ use crate::{seccomp, sys};
 pub(crate) struct Order<'a> {
     pub(crate) record: &'a Record,
     pub(crate) briefing: &'a Briefing,
-    /// An empty folder on which the root is mounted; beside it are `scratch` and `lower`, empty too.
+    /// An empty folder on which the root is mounted.
     pub(crate) root: PathBuf,
+    /// What all roots have in common, where that is prepared: then this process shares its mounts with the monitor until it moves there.
+    pub(crate) template: Option<&'a Template>,
     /// The instance's control groups, shown to it read-only: run-times read their limits there.
     pub(crate) groups: &'a Groups,
     /// Whether it was born in the one of version 2.

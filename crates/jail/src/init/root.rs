@@ -1,29 +1,27 @@
-//! The root file system of an instance: the base that all share, read-only, and on it what is the instance's own, mounted in its own
-//! mount namespace; then made the root.
+//! The root file system of an instance: what all have in common (`common`), and on it what is the instance's own, in its own mount namespace.
 //!
-//! All names below are relative to the new root, which is the working directory from `build_root` to the pivot: no path of the host is
-//! part of an option string (where commas and colons would need escapes), and none can be swapped under us.
+//! What comes from the host by a path is cloned while the host's files can still be seen (`Own`), as mounts that are attached nowhere, and
+//! put in place when the instance has moved into its root. All names below are relative to that root, which is the working
+//! directory then: no path of the host is part of an option string (where commas and colons would need escapes).
 
 use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::{CWD, XattrFlags, setxattr};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
-    mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsmount,
+    fsopen, mount, mount_bind, move_mount, open_tree,
 };
 
 use super::Order;
-use crate::base::DEVICES;
+use super::common::{self, SHUT, seal, show};
 use crate::report::{Limitation, Mode};
 use crate::setup::{Attempt, SetupError, Step};
-use crate::sys::{self, Depth, NODEV, NOSUID, RDONLY};
-
-const SHUT: u64 = RDONLY | NOSUID | NODEV;
+use crate::sys::{self, Depth};
 
 /// Files of `/proc` that tell about the host or command it: hidden behind /dev/null.
 const PROC_HIDDEN: [&str; 8] =
@@ -31,48 +29,83 @@ const PROC_HIDDEN: [&str; 8] =
 /// Folders of `/proc` that configure the host: readable at most.
 const PROC_SHUT: [&str; 4] = ["sys", "irq", "bus", "fs"];
 
-/// Two more mounts that the root is made of, on folders beside that of the root: they go with the old root, in one piece. (Unmounting
-/// them one by one would wait for all processors each time.)
-const SCRATCH: &str = "../scratch";
-const LOWER: &str = "../lower";
+/// Where the scratch space and the slug are mounted while the root is being made of them. In the end, other mounts cover them, for good:
+/// nobody inside can unmount.
+const SCRATCH: &str = "tmp";
+const LOWER: &str = "app";
+
+/// What of the host is this instance's alone: mounts that are attached nowhere yet, sealed.
+struct Own {
+    slug: OwnedFd,
+    /// Why the owner of the slug's files cannot be translated, if so.
+    foreign: Option<String>,
+    runner: Option<OwnedFd>,
+    /// `/proc` of the instance's processes. An ordinary user may have one only where another can be seen, hence from here too.
+    proc: OwnedFd,
+    /// Control groups and the list of CPUs, where run-times look for how much they may use; and their places.
+    shown: Vec<(PathBuf, OwnedFd)>,
+}
 
 impl Order<'_> {
     /// Builds it and moves in. Returns what could not be had.
     pub(super) fn build_root(&self) -> Result<Vec<Limitation>, SetupError> {
-        self.enter(Step::Root);
-        // Private: what the host mounts later must not appear inside, nor the other way round.
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .attempt(Step::Root, || "make the mounts private".into())?;
-        let base = &self.briefing.base.dir;
-        mount_bind(base, &self.root).attempt(Step::Root, || format!("mount the base {base:?}"))?;
-        std::env::set_current_dir(&self.root).attempt(Step::Root, || format!("enter {:?}", self.root))?;
-        // At once: whatever is mounted on it finds its place there.
-        seal(".", Depth::ThisMount).attempt(Step::Root, || "make the root read-only".into())?;
-        self.enter(Step::System);
-        self.scratch().attempt(Step::System, || "mount the scratch space".into())?;
-        self.system()?;
-        self.enter(Step::Devices);
-        devices().attempt(Step::Devices, || "make /dev".into())?;
+        let own = self.gather()?;
+        match self.template {
+            None => common::build(&self.briefing.base, &self.root, |step| self.enter(step))?,
+            Some(template) => {
+                for step in [Step::Root, Step::System, Step::Devices, Step::Pivot] {
+                    self.enter(step);
+                }
+                template.enter().attempt(Step::Pivot, || "enter the root that was prepared".into())?;
+            }
+        }
         self.enter(Step::Proc);
-        proc().attempt(Step::Proc, || "mount /proc".into())?;
-        self.control_groups().attempt(Step::Proc, || "show the control groups".into())?;
+        self.scratch().attempt(Step::Proc, || "mount the scratch space".into())?;
+        terminals().attempt(Step::Proc, || "mount /dev/pts".into())?;
+        proc(&own.proc).attempt(Step::Proc, || "mount /proc".into())?;
+        for (at, tree) in &own.shown {
+            attach(tree, at).attempt(Step::Proc, || format!("mount {at:?}"))?;
+        }
+        self.captain(own.runner.as_ref()).attempt(Step::Proc, || "make /.captain".into())?;
         self.enter(Step::App);
-        let limitations = self.app()?;
-        self.enter(Step::Pivot);
-        pivot().attempt(Step::Pivot, || "make it the root".into())?;
+        let mut limitations = self.app(&own.slug)?;
+        limitations.extend(own.foreign.map(|reason| Limitation::ForeignOwner { reason }));
+        mount_bind(Path::new(SCRATCH).join("tmp"), SCRATCH).attempt(Step::App, || "mount /tmp".into())?;
+        std::env::set_current_dir("/app").attempt(Step::App, || "enter /app".into())?;
         Ok(limitations)
     }
 
-    fn system(&self) -> Result<(), SetupError> {
-        for at in &self.briefing.base.mounts {
-            show(&Path::new("/").join(at), at).attempt(Step::System, || format!("mount {at:?} read-only"))?;
+    fn gather(&self) -> Result<Own, SetupError> {
+        let (slug, runner) = (&self.record.spec.slug, &self.record.spec.runner);
+        let (tree, foreign) = self.slug().attempt(Step::Root, || format!("clone the slug {slug:?}"))?;
+        let runner = runner.as_ref().map(|runner| {
+            clone_of(runner, OpenTreeFlags::AT_RECURSIVE).attempt(Step::Root, || format!("clone the runner {runner:?}"))
+        });
+        let proc = new_proc().attempt(Step::Root, || "make a /proc".into())?;
+        let mut shown = Vec::new();
+        for (group, at) in self.groups.paths.iter().zip(self.briefing.ground.plan.seats()) {
+            let tree = clone_of(group, OpenTreeFlags::AT_RECURSIVE);
+            shown.push((at, tree.attempt(Step::Root, || format!("clone the control group {group:?}"))?));
         }
-        self.own().attempt(Step::System, || "make /.captain".into())?;
-        if let Some(runner) = &self.record.spec.runner {
-            show(runner, Path::new(".captain/runner"))
-                .attempt(Step::System, || format!("mount the runner {runner:?}"))?;
+        let cpus = "sys/devices/system/cpu";
+        match clone_of(&Path::new("/").join(cpus), OpenTreeFlags::AT_RECURSIVE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            cloned => shown.push((cpus.into(), cloned.attempt(Step::Root, || format!("clone /{cpus}"))?)),
         }
-        Ok(())
+        Ok(Own { slug: tree, foreign, runner: runner.transpose()?, proc, shown })
+    }
+
+    /// The slug with its files' owner shown as the instance, or with the reason why that translation is not possible.
+    fn slug(&self) -> io::Result<(OwnedFd, Option<String>)> {
+        let tree = clone_of(&self.record.spec.slug, OpenTreeFlags::empty())?;
+        let foreign = match &self.owners {
+            Some(owners) => sys::map_owners(tree.as_fd(), owners.as_fd())
+                .err()
+                .map(|error| format!("its owner cannot be mapped: {error}")),
+            None if self.mode() == Mode::Root => Some("no user namespace can be made to map its owner".to_owned()),
+            None => None,
+        };
+        Ok((tree, foreign))
     }
 
     /// One bounded tmpfs for all that the instance may write: the upper layer of /app, /tmp and /dev/shm.
@@ -89,46 +122,38 @@ impl Order<'_> {
             fs::set_permissions(Path::new(SCRATCH).join(name), Permissions::from_mode(0o1777))?;
         }
         chown(Path::new(SCRATCH).join("upper"), Some(self.record.uid), Some(self.record.uid))?;
-        mount_bind(Path::new(SCRATCH).join("tmp"), "tmp")?;
         Ok(mount_bind(Path::new(SCRATCH).join("shm"), "dev/shm")?)
     }
 
-    /// `/.captain`: what the base only points to, and a place for the runner.
-    fn own(&self) -> io::Result<()> {
+    /// `/.captain`: what the base only points to, and the runner.
+    fn captain(&self, runner: Option<&OwnedFd>) -> io::Result<()> {
         let at = Path::new(SCRATCH).join("own");
         let uid = self.record.uid;
         fs::write(at.join("passwd"), passwd(uid))?;
         fs::write(at.join("group"), group(uid))?;
         fs::write(at.join("hostname"), format!("{}\n", self.record.spec.hostname))?;
-        if self.record.spec.runner.is_some() {
+        if runner.is_some() {
             fs::write(at.join("runner"), "")?;
         }
-        show(&at, Path::new(".captain"))
+        show(&at, Path::new(".captain"))?;
+        runner.map_or(Ok(()), |runner| attach(runner, Path::new(".captain/runner")))
     }
 
     /// `/app`: an overlay of the scratch space on the slug.
-    fn app(&self) -> Result<Vec<Limitation>, SetupError> {
+    fn app(&self, slug: &OwnedFd) -> Result<Vec<Limitation>, SetupError> {
         let mut limitations = Vec::new();
-        let slug = &self.record.spec.slug;
-        if let Some(reason) = self.mount_slug().attempt(Step::App, || format!("mount the slug {slug:?}"))? {
-            limitations.push(Limitation::ForeignOwner { reason });
-        }
+        attach(slug, Path::new(LOWER)).attempt(Step::App, || "mount the slug".into())?;
         let mut options = format!("lowerdir={LOWER},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work");
         if self.in_user_namespace() {
             options.push_str(",userxattr");
-            // Kernels before 6.6 keep no such attributes on a tmpfs. The overlay does without, until it needs one.
             let upper = Path::new(SCRATCH).join("upper");
-            if let Err(error) = setxattr(&upper, "user.captain", b"", XattrFlags::empty()) {
-                limitations.push(Limitation::FixedFolders { reason: format!("attributes of a tmpfs: {error}") });
-            }
+            limitations.extend(fixed_folders(setxattr(&upper, "user.captain", b"", XattrFlags::empty())));
         }
         let options = CString::new(options).unwrap_or_default();
         match mount("captain", "app", "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()) {
             Ok(()) => {}
-            // Kernels before 5.11 refuse it to users. Better an app that cannot write than none; the report says so.
+            // Kernels before 5.11 refuse it to users. Better an app that cannot write than none, which is the slug itself; the report says so.
             Err(error) if self.mode() == Mode::User => {
-                mount_bind(LOWER, "app").attempt(Step::App, || "mount /app".into())?;
-                seal("app", Depth::ThisMount).attempt(Step::App, || "make /app read-only".into())?;
                 limitations.push(Limitation::ReadOnlyApp { reason: format!("no overlay: {error}") });
             }
             Err(error) => return Err(error).attempt(Step::App, || "mount the overlay on /app".into()),
@@ -136,46 +161,16 @@ impl Order<'_> {
         Ok(limitations)
     }
 
-    /// The slug as the lower layer, with its files' owner shown as the instance. Returns why that translation is not possible, if so.
-    fn mount_slug(&self) -> io::Result<Option<String>> {
-        let slug = self.record.spec.slug.as_path();
-        let mut foreign = None;
-        if let Some(owners) = &self.owners {
-            use std::os::fd::AsFd;
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            let tree = open_tree(rustix::fs::CWD, slug, flags)?;
-            match sys::map_owners(tree.as_fd(), owners.as_fd()) {
-                Ok(()) => {
-                    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-                    move_mount(&tree, "", rustix::fs::CWD, LOWER, flags)?;
-                    seal(LOWER, Depth::ThisMount)?;
-                    return Ok(None);
-                }
-                Err(error) => foreign = Some(format!("its owner cannot be mapped: {error}")),
-            }
-        } else if self.mode() == Mode::Root {
-            foreign = Some("no user namespace can be made to map its owner".to_owned());
-        }
-        mount_bind(slug, LOWER)?;
-        seal(LOWER, Depth::ThisMount)?;
-        Ok(foreign)
-    }
-
     /// Overlays keep their notes in attributes that only the first user namespace may use, unless told otherwise.
     fn in_user_namespace(&self) -> bool {
         self.mode() == Mode::User || self.briefing.ground.nested
     }
+}
 
-    /// The instance's own groups and the list of CPUs, where run-times look for how much they may use.
-    fn control_groups(&self) -> io::Result<()> {
-        for (group, at) in self.groups.paths.iter().zip(self.briefing.ground.plan.seats()) {
-            show(group, &at)?;
-        }
-        match show(Path::new("/sys/devices/system/cpu"), Path::new("sys/devices/system/cpu")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
+/// What a refused attribute means. Kernels before 6.6 keep none of users on a tmpfs; the overlay does without, until it needs one.
+fn fixed_folders(attribute: rustix::io::Result<()>) -> Option<Limitation> {
+    let reason = |error| format!("attributes of a tmpfs: {error}");
+    attribute.err().map(|error| Limitation::FixedFolders { reason: reason(error) })
 }
 
 /// The accounts inside: programs ask for the name of their uid, and fail in odd ways when it has none.
@@ -190,30 +185,31 @@ fn group(gid: u32) -> String {
     format!("root:x:0:\napp:x:{gid}:\nnogroup:x:65534:\n")
 }
 
-/// Mounts a folder or file of the host on its place inside, read-only, with all that is mounted below it.
-fn show(from: &Path, at: &Path) -> io::Result<()> {
-    // Recursive, because a user namespace may not show what is hidden under other mounts.
-    mount_bind_recursive(from, at)?;
-    seal(at, Depth::AllBelow)
+/// A mount of this folder or file, sealed, that is attached nowhere.
+fn clone_of(path: &Path, depth: OpenTreeFlags) -> io::Result<OwnedFd> {
+    let tree = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | depth)?;
+    sys::set_tree_attributes(tree.as_fd(), SHUT)?;
+    Ok(tree)
 }
 
-fn seal(at: impl AsRef<Path>, depth: Depth) -> io::Result<()> {
-    let at = CString::new(at.as_ref().as_os_str().as_bytes())?;
-    sys::set_mount_attributes(&at, depth, SHUT)
+fn attach(tree: &OwnedFd, at: &Path) -> io::Result<()> {
+    Ok(move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-fn devices() -> io::Result<()> {
-    for name in DEVICES {
-        mount_bind(Path::new("/dev").join(name), Path::new("dev").join(name))?;
-    }
+fn terminals() -> io::Result<()> {
     let options = c"newinstance,ptmxmode=0666,mode=620";
-    mount("devpts", "dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, options)?;
-    Ok(())
+    Ok(mount("devpts", "dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, options)?)
 }
 
-fn proc() -> io::Result<()> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("proc", "proc", "proc", flags, None)?;
+fn new_proc() -> io::Result<OwnedFd> {
+    let configured = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(configured.as_fd())?;
+    let shut = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(configured.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, shut)?)
+}
+
+fn proc(tree: &OwnedFd) -> io::Result<()> {
+    attach(tree, Path::new("proc"))?;
     for name in PROC_SHUT {
         let at = Path::new("proc").join(name);
         if present(mount_bind(&at, &at))? {
@@ -234,10 +230,19 @@ fn present(mounted: rustix::io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Swaps the roots and lets go of the old one.
-fn pivot() -> io::Result<()> {
-    // With both names the same, the old root ends up on top of the new one and is taken away at once; no folder is needed to hold it.
-    rustix::process::pivot_root(".", ".")?;
-    unmount(".", UnmountFlags::DETACH)?;
-    std::env::set_current_dir("/app")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tmpfs_without_attributes_is_told_in_a_sentence() {
+        assert_eq!(fixed_folders(Ok(())), None);
+        let told = fixed_folders(Err(rustix::io::Errno::OPNOTSUPP)).unwrap().to_string();
+        assert!(
+            told.starts_with(
+                "instances cannot remove a folder of the slug and make it again in /app: attributes of a tmpfs: "
+            ),
+            "{told}"
+        );
+    }
 }

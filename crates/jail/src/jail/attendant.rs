@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::Jail;
+use crate::monitor::Line;
 
 /// What the hidden role said, at most: an error fits, and nothing else is ever said.
 const SPOKEN_MOST: u64 = 64 << 10;
@@ -66,6 +67,7 @@ impl Jail {
         let most = self.instances().as_os_str().len() + 1 + crate::spec::ID_BYTES_MOST;
         let shown = format!("{:most$}", format!("{WAITING}{}", self.tag));
         let mut executed = self.execute("monitor", shown.as_ref())?;
+        executed.tell(&Line::Base(self.bases.current()?.0))?;
         // It ends as soon as it has left the waiting to its fork.
         if let Some(mut child) = executed.child.take() {
             child.wait()?;
@@ -78,12 +80,12 @@ impl Jail {
     pub(super) fn monitor_of(&self, dir: &std::path::Path) -> io::Result<Attendant> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut spare) = spare
-            && spare.tell(&dir)?
+            && spare.tell(&Line::Place(dir.to_owned()))?
         {
             return Ok(spare);
         }
         let mut executed = self.execute("monitor", dir.as_os_str())?;
-        executed.tell(&dir)?;
+        executed.tell(&Line::Place(dir.to_owned()))?;
         Ok(executed)
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Jail, Phase, observe};
+use crate::monitor::Line;
 use crate::setup::SetupError;
 use crate::spec::Id;
 use crate::state::{self, Ending, Exited, ReadError, Running, State};
@@ -90,7 +91,7 @@ impl Jail {
         let mut monitor = self.monitor_of(dir)?;
         // While it begins with what it knows. Where this fails, it hears the end instead, and records the failure.
         let (base, kept) = self.bases.current()?;
-        monitor.tell(&base)?;
+        monitor.tell(&Line::Base(base))?;
         let heard = monitor.hear(patience);
         // The monitor, which has spoken by now, keeps it itself.
         drop(kept);

@@ -86,9 +86,6 @@ pub struct Jail {
     spare: Arc<Mutex<Option<Attendant>>>,
 }
 
-/// The folders of `mounts/`.
-const MOUNT_POINTS: [&str; 3] = ["root", "scratch", "lower"];
-
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {path:?} for the embedded engine")]
@@ -105,8 +102,7 @@ impl Jail {
     pub fn open(state: &Path, helper: Helper) -> Result<Self, OpenError> {
         let failed = |source| OpenError { path: state.to_owned(), source };
         let mounts = state.join("mounts");
-        let points = MOUNT_POINTS.map(|name| mounts.join(name));
-        for dir in [state.to_owned(), state.join("instances"), state.join("uids")].iter().chain(&points) {
+        for dir in [state.to_owned(), state.join("instances"), state.join("uids"), mounts.join("root")] {
             // 0700: nobody else may look at environments and logs, or plant anything.
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Jail;
-use crate::monitor::rehearsal_record;
+use crate::monitor::{Line, rehearsal_record};
 use crate::report::Report;
 use crate::setup::SetupError;
 use crate::state::write_json;
@@ -55,7 +55,7 @@ impl Jail {
         write_json(&dir.join("spec.json"), &record)?;
         let mut rehearsing = self.execute("rehearse", dir.as_os_str())?;
         let (base, _kept) = self.bases.current()?;
-        rehearsing.tell(&base)?;
+        rehearsing.tell(&Line::Base(base))?;
         rehearsing.hear(PATIENCE)
     }
 }

@@ -12,6 +12,7 @@ mod pump;
 mod rehearsal;
 mod run;
 
+pub(crate) use orders::Line;
 pub(crate) use rehearsal::record_of as rehearsal_record;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -25,6 +26,7 @@ use self::orders::Orders;
 use crate::cgroup;
 use crate::ground::Ground;
 use crate::idmap::Blank;
+use crate::init::Template;
 use crate::report::{Limitation, Mode};
 use crate::setup::{Attempt, SetupError, Step};
 use crate::sys::{self, Forked};
@@ -89,6 +91,8 @@ struct Ready {
     orders: Orders,
     /// `None` where there is none to be had.
     owners: Option<Blank>,
+    /// Only after a while in waiting.
+    template: Option<Template>,
     limitation: Option<Limitation>,
 }
 
@@ -96,7 +100,7 @@ impl Ready {
     fn get(ground: Ground, orders: Orders, born: Option<&Path>) -> Self {
         let limitation = cgroup::leave_service(&ground.hierarchies, born);
         let owners = blank(&ground);
-        Self { ground, orders, owners, limitation }
+        Self { ground, orders, owners, template: None, limitation }
     }
 }
 
@@ -107,18 +111,26 @@ fn blank(ground: &Ground) -> Option<Blank> {
 
 /// Until it is told whose monitor it is. Nothing has to be undone if it never is.
 fn wait(shown: &std::ffi::OsStr, on_step: OnStep, mut ready: Ready, mut pipe: Pipe) -> i32 {
-    match ready.orders.place() {
-        Ok(Some(dir)) => {
-            if dir.as_os_str() != shown {
-                // Only those who list processes miss it.
-                let _ = sys::show_as_last_argument(shown.len(), dir.as_os_str().as_bytes());
+    loop {
+        match ready.orders.line() {
+            Ok(Some(Line::Place(dir))) => {
+                if dir.as_os_str() != shown {
+                    // Only those who list processes miss it.
+                    let _ = sys::show_as_last_argument(shown.len(), dir.as_os_str().as_bytes());
+                }
+                return run::live(&dir, on_step, ready, pipe);
             }
-            run::live(&dir, on_step, ready, pipe)
-        }
-        Ok(None) => 0,
-        Err(error) => {
-            let _ = speak(&mut pipe, &error);
-            1
+            // An ordinary user's instances have each a user namespace, and mounts that belong to it.
+            Ok(Some(Line::Base(base))) if ready.ground.mode == Mode::Root => {
+                // Without it the first process builds its root from the ground.
+                ready.template = Template::of(base, &ready.ground.mounts.join("root")).ok().flatten();
+            }
+            Ok(Some(Line::Base(_))) => {}
+            Ok(None) => return 0,
+            Err(error) => {
+                let _ = speak(&mut pipe, &error);
+                return 1;
+            }
         }
     }
 }

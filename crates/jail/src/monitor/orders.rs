@@ -1,5 +1,6 @@
 //! What a monitor is told, on its standard input, one JSON text a line: first what the machine is; then whose monitor it is, at once or after
-//! a while in waiting; then what the instance's root is made of, for which the server needs as long as the monitor needs to get there.
+//! a while in waiting; then what the instance's root is made of, for which the server needs as long as the monitor needs to get there. In
+//! waiting it is told that too, so that it can prepare what is going to be the same.
 //!
 //! An end of the lines is the server's end, or means that the monitor is not needed.
 
@@ -8,10 +9,20 @@ use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::ground::Ground;
 use crate::setup::{Attempt, SetupError, Step};
+
+/// A line after the first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Line {
+    /// The folder of the instance.
+    Place(PathBuf),
+    /// What its root is made of.
+    Base(Base),
+}
 
 /// The lines that are still to be read.
 pub(super) struct Orders(BufReader<File>);
@@ -24,21 +35,19 @@ impl Orders {
     }
 
     pub(super) fn ground(&mut self) -> Result<Ground, SetupError> {
-        self.needed()
+        needed(self.next()?)
     }
 
-    /// The folder of the instance; `None` where there is none to come.
-    pub(super) fn place(&mut self) -> Result<Option<PathBuf>, SetupError> {
+    /// `None` where none is to come.
+    pub(super) fn line(&mut self) -> Result<Option<Line>, SetupError> {
         self.next()
     }
 
     pub(super) fn base(&mut self) -> Result<Base, SetupError> {
-        self.needed()
-    }
-
-    fn needed<T: DeserializeOwned>(&mut self) -> Result<T, SetupError> {
-        let next = self.next()?.ok_or(io::ErrorKind::UnexpectedEof);
-        next.attempt(Step::Read, || "hear the server to the end".into())
+        match self.line()? {
+            Some(Line::Base(base)) => Ok(base),
+            _ => needed(None),
+        }
     }
 
     fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, SetupError> {
@@ -50,4 +59,8 @@ impl Orders {
         });
         read.attempt(Step::Read, || "understand what the server says".into())
     }
+}
+
+fn needed<T>(heard: Option<T>) -> Result<T, SetupError> {
+    heard.ok_or(io::ErrorKind::UnexpectedEof).attempt(Step::Read, || "hear the server to the end".into())
 }

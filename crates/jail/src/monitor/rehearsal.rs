@@ -37,6 +37,7 @@ pub(super) fn perform(dir: &OsStr, on_step: OnStep, mut orders: Orders) -> Resul
                 dir,
                 record: &record,
                 briefing: &briefing,
+                template: None,
                 groups: &groups,
                 limitations: &limitations,
                 rehearsal: true,

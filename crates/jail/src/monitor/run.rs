@@ -16,7 +16,7 @@ use crate::base::Kept;
 use crate::cgroup::{self, Groups};
 use crate::ground::{Briefing, Ground};
 use crate::idmap::{self, Blank, Owner};
-use crate::init::{Ends, Message, Order};
+use crate::init::{Ends, Message, Order, Template};
 use crate::lock::{self, Lock};
 use crate::process::ProcessRef;
 use crate::report::{Limitation, Mode, Resource};
@@ -134,7 +134,7 @@ impl<'a> Stage<'a> {
 
     fn start(self) -> Result<Started<'a>, NotStarted> {
         let Self { dir, on_step, record, ready, me, lock, paths } = self;
-        let Ready { ground, mut orders, owners, limitation } = ready;
+        let Ready { ground, mut orders, owners, template, limitation } = ready;
         let fail = |error| NotStarted { error, groups: Groups::new(paths.clone()), holds_state: true };
         let (groups, limited) = ground
             .plan
@@ -146,11 +146,13 @@ impl<'a> Stage<'a> {
         let base = orders.base().map_err(fail)?;
         // Where it is not there any more, the first process says so.
         let kept = base.keep().attempt(Step::Root, || format!("lock {:?}", base.dir)).map_err(fail)?;
+        let template = template.filter(|template| template.serves(&base));
         let briefing = Briefing { ground, base };
         let wanted = FirstProcess {
             dir,
             record: &record,
             briefing: &briefing,
+            template: template.as_ref(),
             groups: &groups,
             limitations: &limitations,
             rehearsal: false,
@@ -222,6 +224,7 @@ pub(super) struct FirstProcess<'a> {
     pub(super) dir: &'a Path,
     pub(super) record: &'a Record,
     pub(super) briefing: &'a Briefing,
+    pub(super) template: Option<&'a Template>,
     pub(super) groups: &'a Groups,
     pub(super) limitations: &'a [Limitation],
     pub(super) rehearsal: bool,
@@ -236,7 +239,8 @@ pub(super) struct First {
     pub(super) limitations: Vec<Limitation>,
 }
 
-const NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+/// And a mount namespace: copied of the host's here, or of the template by the first process.
+const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// Clones it and sees it through its preparation.
 pub(super) fn first_process(wanted: &FirstProcess<'_>, owners: Option<Blank>) -> Result<First, SetupError> {
@@ -249,7 +253,8 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>, owners: Option<Blank>) ->
     enter(Step::OwnerMap);
     let pipes = Pipes::make(uid, mode).attempt(Step::Clone, || "make pipes".into())?;
     let user = if mode == Mode::User { libc::CLONE_NEWUSER } else { 0 };
-    let (forked, born_inside) = cgroup::fork(NAMESPACES | user, wanted.groups.unified())
+    let mounts = if wanted.template.is_none() { libc::CLONE_NEWNS } else { 0 };
+    let (forked, born_inside) = cgroup::fork(NAMESPACES | user | mounts, wanted.groups.unified())
         .attempt(Step::Clone, || "clone into new namespaces".into())?;
     match forked {
         Forked::Child => {
@@ -257,6 +262,7 @@ pub(super) fn first_process(wanted: &FirstProcess<'_>, owners: Option<Blank>) ->
                 record: wanted.record,
                 briefing: wanted.briefing,
                 root: ground.mounts.join("root"),
+                template: wanted.template,
                 groups: wanted.groups,
                 born_inside,
                 owners,

@@ -15,9 +15,9 @@ const OF_THE_FIRST: [Step; 11] = [
     Step::Root,
     Step::System,
     Step::Devices,
+    Step::Pivot,
     Step::Proc,
     Step::App,
-    Step::Pivot,
     Step::Privileges,
     Step::Filter,
     Step::Exec,
@@ -34,9 +34,13 @@ fn wish(world: &World, name: &str, verb: &str, step: Step) -> u32 {
 #[test]
 fn the_monitor_dies_at_each_of_its_steps() {
     let world = World::new();
-    for step in Step::ALL.into_iter().filter(|step| !OF_THE_FIRST.contains(step)) {
+    let of_the_monitor = Step::ALL.into_iter().filter(|step| !OF_THE_FIRST.contains(step));
+    for (step, in_waiting) in of_the_monitor.flat_map(|step| [(step, false), (step, true)]) {
         let name = "victim";
         let uid = wish(&world, name, "die", step);
+        if in_waiting {
+            world.jail.stand_by().unwrap();
+        }
         let id = id(name);
         let launched = world.jail.launch(&id, PATIENCE);
         if matches!(step, Step::Ended | Step::Cleanup) {
@@ -64,8 +68,11 @@ fn the_monitor_dies_at_each_of_its_steps() {
 #[test]
 fn the_first_process_dies_at_each_of_its_steps() {
     let world = World::new();
-    for step in OF_THE_FIRST {
+    for (step, in_waiting) in OF_THE_FIRST.into_iter().flat_map(|step| [(step, false), (step, true)]) {
         wish(&world, "victim", "die", step);
+        if in_waiting {
+            world.jail.stand_by().unwrap();
+        }
         let id = id("victim");
         let launched = world.jail.launch(&id, PATIENCE);
         assert!(matches!(launched, Err(LaunchError::Refused { .. })), "{step:?}: {launched:?}");

@@ -103,7 +103,7 @@ fn a_start_that_cannot_be_says_why_and_leaves_nothing() {
     assert_eq!((error.step, error.errno), (Step::OwnerMap, Some(libc::ENOENT)));
     assert!(error.to_string().contains("/nonexistent/slug"), "{error}");
     let error = refused(|spec| spec.runner = Some("/nonexistent/runner".into()), "runner");
-    assert_eq!(error.step, Step::System);
+    assert_eq!(error.step, Step::Root);
     world.nothing_is_left();
 }
 

@@ -33,7 +33,7 @@ fn the_next_start_takes_the_one_in_waiting() {
     let [spare] = in_waiting(&tag)[..] else { panic!("not one in waiting: {:?}", in_waiting(&tag)) };
     assert_eq!(world.jail.list().unwrap(), [], "it is no instance");
     assert_eq!(world.groups(), Vec::<std::path::PathBuf>::new(), "and has no groups");
-    let first = world.start("first", world.spec("echo \"$(id -u)\"; exec sleep 1000"));
+    let first = world.start_alone("first", world.spec("echo \"$(id -u)\"; exec sleep 1000"));
     let observed = world.jail.inspect(&first).unwrap().unwrap();
     let Phase::Running(running) = observed.phase else { panic!("not running") };
     assert_eq!(running.monitor.pid, spare);
@@ -41,7 +41,7 @@ fn the_next_start_takes_the_one_in_waiting() {
     assert_eq!(world.processes().len(), 1, "it shows whose monitor it is: {:?}", world.processes());
     eventually("it speaks", || world.output(&first, Stream::Stdout) == format!("{}\n", observed.record.uid));
     // Nobody is in waiting for this one.
-    let second = world.start("second", world.spec("exec sleep 1000"));
+    let second = world.start_alone("second", world.spec("exec sleep 1000"));
     world.stop_and_clean(&first);
     world.stop_and_clean(&second);
     world.nothing_is_left();
@@ -54,10 +54,28 @@ fn a_start_does_without_one_that_was_killed() {
     world.jail.stand_by().unwrap();
     in_waiting(&tag).into_iter().for_each(kill);
     eventually("it is dead", || in_waiting(&tag).is_empty());
-    let outcome = world.run(world.spec("echo hello"));
-    assert_eq!(outcome.stdout, "hello\n");
+    let id = world.start_alone("alone", world.spec("echo hello"));
+    world.exited(&id);
+    assert_eq!(world.output(&id, Stream::Stdout), "hello\n");
+    world.jail.clean(&id).unwrap();
     assert!(world.jail.stand_by().unwrap(), "another one can be had");
     assert_eq!(in_waiting(&tag).len(), 1);
+}
+
+#[test]
+fn an_instance_looks_the_same_with_and_without_one() {
+    let world = World::new();
+    let look = "awk '{ print $5, $6, $(NF-2) }' /proc/self/mountinfo | sort; ls -A / /dev /etc /.captain; cat /proc/self/cgroup; grep -E 'Cap|NoNew|Seccomp' /proc/self/status";
+    let seen = [World::start, World::start_alone].map(|start| {
+        let id = start(&world, "same", world.spec(look));
+        world.exited(&id);
+        let seen = world.output(&id, Stream::Stdout);
+        assert_eq!(world.output(&id, Stream::Stderr), "");
+        assert!(world.jail.clean(&id).unwrap());
+        seen
+    });
+    assert_eq!(seen[0], seen[1]);
+    assert!(seen[0].contains("/app rw,nosuid,nodev,relatime overlay"), "{}", seen[0]);
 }
 
 #[test]

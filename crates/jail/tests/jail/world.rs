@@ -84,7 +84,13 @@ impl World {
         Spec { argv, ..self.spec("") }
     }
 
+    /// As a server does it as a rule, with a monitor in waiting.
     pub(crate) fn start(&self, name: &str, spec: Spec) -> Id {
+        self.jail.stand_by().unwrap();
+        self.start_alone(name, spec)
+    }
+
+    pub(crate) fn start_alone(&self, name: &str, spec: Spec) -> Id {
         let id = id(name);
         self.jail.create(&id, spec).unwrap();
         self.jail
