@@ -3,9 +3,10 @@
 //! It runs code of ours until `exec`, with powers that shrink step by step. It never returns: on failure it tells the monitor through
 //! the pipe, and ends. The order is the design (each line needs the ones before it):
 //!
-//! (as a user: wait until the uid is mapped) → enter the control groups → cgroup namespace (so that the groups look like the top) → mounts → pivot → limits, keyring
-//! → bounding set, uid, capabilities → parent-death signal (again: changing the uid clears it) → no new privileges → Landlock → streams
-//! → every other descriptor close-on-exec → seccomp (last: it forbids most of the above) → exec.
+//! (as a user: wait until the uid is mapped) → enter the control groups → cgroup namespace (so that the groups look like the top) → clone
+//! what is to be seen of the host → go into the common root (which is copied, or built) → mount the instance's own → limits, keyring →
+//! bounding set, uid, capabilities → parent-death signal (again: changing the uid clears it) → no new privileges → Landlock → streams →
+//! every other descriptor close-on-exec → seccomp (last: it forbids most of the above) → exec.
 
 mod common;
 mod privileges;

@@ -1,7 +1,7 @@
 //! The blocking half: a state directory, and everything that is done with it. Any number of captains may do it at once.
 //!
 //! ```text
-//! <state>/instances/  uids/      the jail's (captain_jail)
+//! <state>/instances/  uids/  bases/  mounts/      the jail's (captain_jail)
 //!         ports/<port>           who holds it
 //!         slugs/<digest>/        unpacked slugs; slugs.lock
 //!         runner/<sha256>        the static runner that instances begin with
