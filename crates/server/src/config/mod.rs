@@ -31,7 +31,7 @@ pub struct ServeArgs {
     ///
     /// http://, https://, tcp://, unix:// or ssh:// for Docker's API, local:// for this machine by itself. A node's id is the host name in its URI, or the name before it:
     /// `app-1=unix:///var/run/docker.sock`. `user:password@` is basic authentication. `?slots=64` gives a node its own number of
-    /// slots. Without this and without AWS_DOCKER_HOST_TAG_VALUE, the one node is this machine by itself (with
+    /// slots. `@FILE` stands for the entries in a file, one a line. Without this and without AWS_DOCKER_HOST_TAG_VALUE, the one node is this machine by itself (with
     /// SLUG_RUNNER_IMAGE, its Docker at /var/run/docker.sock).
     #[arg(long = "nodes", env = "DOCKER_NODES", value_name = "URI,…", hide_env_values = true)]
     docker_nodes: Option<String>,

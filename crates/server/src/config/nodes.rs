@@ -1,6 +1,8 @@
 //! `DOCKER_NODES`: which engines there are.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::io::Read as _;
 
 use captain_domain::{NodeId, Slots};
 
@@ -12,6 +14,13 @@ const VARIABLE: &str = "DOCKER_NODES";
 
 /// Entries of which an error says what is wrong with them: where none of thousands can be read, they are wrong alike.
 const TOLD: usize = 5;
+
+/// Begins the name of a file with further entries. Linux takes no variable and no argument of more than 128 KiB, which is a few thousand
+/// nodes; and a password in a file is not in the environment.
+const FILE: char = '@';
+
+/// Of such a file: a hundred times what 6,000 nodes take.
+const FILE_LIMIT: u64 = 32 << 20;
 
 /// The scheme of the embedded engine.
 const LOCAL: &str = "local://";
@@ -45,13 +54,67 @@ pub(super) fn this_machine(hostname: &str, mode: &Mode) -> Result<NodeSpec, Conf
     parse_node(uri, hostname).map_err(|problem| wrong(VARIABLE, problem))
 }
 
+/// Where an entry stands. It is told by that and not by its text, which may hold a password.
+enum Place<'a> {
+    InList(usize),
+    InFile { file: &'a str, line: usize },
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InList(number) => write!(f, "entry {number}"),
+            Self::InFile { file, line } => write!(f, "line {line} of {file}"),
+        }
+    }
+}
+
+/// The entries of the list with those of its files: one or, by commas, several on a line; a `#` after a blank begins a remark.
+fn entries(list: &str) -> Result<Vec<(Place<'_>, String)>, ConfigError> {
+    let mut all = Vec::new();
+    for (at, entry) in parts(list) {
+        let Some(file) = entry.strip_prefix(FILE) else {
+            all.push((Place::InList(at), entry.to_owned()));
+            continue;
+        };
+        let text = read_file(file).map_err(|problem| wrong(VARIABLE, problem))?;
+        for (at, line) in text.lines().enumerate() {
+            all.extend(
+                parts(without_remark(line)).map(|(_, entry)| (Place::InFile { file, line: at + 1 }, entry.to_owned())),
+            );
+        }
+    }
+    Ok(all)
+}
+
+/// In a URI it may stand anywhere.
+fn without_remark(line: &str) -> &str {
+    let begins = |(at, _): &(usize, &str)| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    line.match_indices('#').find(begins).map_or(line, |(at, _)| &line[..at])
+}
+
+fn parts(list: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = list.split(',').map(str::trim).enumerate().map(|(at, entry)| (at + 1, entry));
+    numbered.filter(|(_, entry)| !entry.is_empty())
+}
+
+fn read_file(path: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT + 1).read_to_string(&mut text));
+    match read {
+        Ok(read) if read as u64 > FILE_LIMIT => Err(format!("{path} has more than {FILE_LIMIT} bytes")),
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("cannot read {path}: {error}")),
+    }
+}
+
 /// Reads the list. Entries that cannot be read are told apart, unless there is no other.
 pub(super) fn parse_list(list: &str, hostname: &str) -> Result<(Vec<NodeSpec>, Vec<String>), ConfigError> {
     let mut specs: Vec<NodeSpec> = Vec::new();
     let mut problems = Vec::new();
     let (mut ids, mut has_local) = (HashSet::new(), false);
-    for (at, entry) in list.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty()) {
-        match parse_node(entry, hostname) {
+    for (place, entry) in entries(list)? {
+        match parse_node(&entry, hostname) {
             Ok(spec) => {
                 if !ids.insert(spec.id.clone()) {
                     let problem = format!("two nodes have the id {0}; give one a name of its own: NAME=URI", spec.id);
@@ -63,8 +126,7 @@ pub(super) fn parse_list(list: &str, hostname: &str) -> Result<(Vec<NodeSpec>, V
                 }
                 specs.push(spec);
             }
-            // By its place and not by its text, which may hold a password.
-            Err(problem) => problems.push(format!("entry {}: {problem}", at + 1)),
+            Err(problem) => problems.push(format!("{place}: {problem}")),
         }
     }
     if specs.is_empty() {
@@ -165,6 +227,38 @@ mod tests {
     fn the_same_id_twice_is_an_error() {
         let error = parse_list("http://app-1:2375,https://app-1:2376", "here").unwrap_err().to_string();
         assert!(error.starts_with("DOCKER_NODES: two nodes have the id app-1"), "{error}");
+    }
+
+    #[test]
+    fn a_remark_begins_after_a_blank() {
+        assert_eq!(
+            ["# all", "a # b", "a\t#b", "unix:///a#b # c"].map(without_remark),
+            ["", "a ", "a\t", "unix:///a#b "]
+        );
+    }
+
+    #[test]
+    fn entries_stand_in_files_too() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display().to_string();
+        let many: Vec<String> = (1..=6_100).map(|number| format!("https://app-{number}.example.com:2376")).collect();
+        std::fs::write(&path, format!("# ours\n\nx=local:// # here\n{}\n", many.join("\n"))).unwrap();
+        let list = format!("http://first, @{path}");
+        assert!(ids(&list).len() == 6_102 && std::fs::metadata(&path).unwrap().len() > 128 << 10);
+
+        std::fs::write(&path, "http://a, http://b\nftp://u:hunter2@x\n").unwrap();
+        let (specs, problems) = parse_list(&list, "here").unwrap();
+        assert_eq!(specs.len(), 3);
+        assert!(problems[0].starts_with(&format!("line 2 of {path}: ")), "{problems:?}");
+        assert!(!problems.concat().contains("hunter2"), "{problems:?}");
+
+        std::fs::write(&path, [0xff, b'\n']).unwrap();
+        for (list, problem) in
+            [(list.as_str(), "UTF-8"), ("http://a,@/no/such", "cannot read /no/such: "), ("@", "cannot read ")]
+        {
+            let error = parse_list(list, "here").unwrap_err().to_string();
+            assert!(error.starts_with("DOCKER_NODES: ") && error.contains(problem), "{error}");
+        }
     }
 
     #[test]
