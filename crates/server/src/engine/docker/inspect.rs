@@ -1,6 +1,6 @@
 //! Inspection: one container, read as an instance; and the adoption of what the original Captain made.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use captain_domain::label::Labels;
 use captain_domain::{
@@ -9,8 +9,9 @@ use captain_domain::{
 use serde::Deserialize;
 
 use super::failure::{Failure, place};
-use super::list::{INSTANCE_PORT, originals_app, state};
+use super::list::{INSTANCE_PORT_NAME, originals_app, state};
 use super::slugs::label;
+use super::text::Text;
 use super::wire::{Call, Wire};
 use crate::engine::Inspected;
 
@@ -19,59 +20,72 @@ const LIMIT: usize = 16 << 20;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Document {
-    id: String,
-    created: String,
-    #[serde(default)]
-    name: Option<String>,
-    state: StateDocument,
-    config: Config,
-    #[serde(default)]
-    host_config: Option<HostConfig>,
-    #[serde(default)]
-    network_settings: Option<NetworkSettings>,
+struct Document<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    created: Text<'a>,
+    #[serde(default, borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    state: StateDocument<'a>,
+    #[serde(borrow)]
+    config: Config<'a>,
+    #[serde(default, borrow)]
+    host_config: Option<HostConfig<'a>>,
+    #[serde(default, borrow)]
+    network_settings: Option<NetworkSettings<'a>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
-struct StateDocument {
-    status: Option<String>,
+struct StateDocument<'a> {
+    #[serde(borrow)]
+    status: Option<Text<'a>>,
     #[serde(rename = "OOMKilled")]
     out_of_memory: Option<bool>,
     exit_code: Option<i64>,
-    started_at: Option<String>,
-    finished_at: Option<String>,
+    #[serde(borrow)]
+    started_at: Option<Text<'a>>,
+    #[serde(borrow)]
+    finished_at: Option<Text<'a>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
-struct Config {
-    hostname: Option<String>,
-    env: Option<Vec<String>>,
-    labels: Option<HashMap<String, String>>,
-    tty: Option<bool>,
+struct Config<'a> {
+    #[serde(borrow)]
+    hostname: Option<Text<'a>>,
+    #[serde(borrow)]
+    env: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    labels: Option<BTreeMap<Text<'a>, Text<'a>>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
-struct HostConfig {
+struct HostConfig<'a> {
     cpu_shares: Option<i64>,
-    port_bindings: Option<Ports>,
+    #[serde(borrow)]
+    port_bindings: Option<Ports<'a>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
-struct NetworkSettings {
-    ports: Option<Ports>,
+struct NetworkSettings<'a> {
+    #[serde(borrow)]
+    ports: Option<Ports<'a>>,
 }
 
-type Ports = BTreeMap<String, Option<Vec<Binding>>>;
+type Ports<'a> = BTreeMap<Text<'a>, Option<Vec<Binding<'a>>>>;
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
-struct Binding {
-    host_ip: Option<String>,
-    host_port: Option<String>,
+struct Binding<'a> {
+    #[serde(borrow)]
+    host_ip: Option<Text<'a>>,
+    #[serde(borrow)]
+    host_port: Option<Text<'a>>,
 }
 
 /// How its output is written down: as a terminal's, or with stdout and stderr apart.
@@ -91,7 +105,13 @@ pub(super) async fn output_shape(wire: &Wire, id: InstanceId) -> Result<OutputSh
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Part {
-        config: Config,
+        config: Terminal,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Terminal {
+        #[serde(default)]
+        tty: Option<bool>,
     }
     let part: Part = wire.ask_json(&call(id), LIMIT).await?;
     Ok(OutputShape { terminal: part.config.tty == Some(true) })
@@ -102,7 +122,7 @@ fn call(id: InstanceId) -> Call {
 }
 
 fn read(body: &[u8], node: &NodeId) -> Result<Inspected, Failure> {
-    let document: Document = match serde_json::from_slice(body) {
+    let document: Document<'_> = match serde_json::from_slice(body) {
         Ok(document) => document,
         // One odd container is not a node that talks nonsense.
         Err(error) if error.is_data() => {
@@ -113,10 +133,10 @@ fn read(body: &[u8], node: &NodeId) -> Result<Inspected, Failure> {
     Ok(document.into_inspected(node))
 }
 
-impl Document {
+impl Document<'_> {
     fn into_inspected(self, node: &NodeId) -> Inspected {
         let labels = self.config.labels.as_ref();
-        let read = Labels::read(|name| labels.and_then(|labels| labels.get(name)).map(String::as_str));
+        let read = Labels::read(|name| labels.and_then(|labels| labels.get(name)).map(|value| &**value));
         let (app, slots, slug_uri, operation) = match read {
             Some(Ok(labels)) => (labels.app, labels.slots, labels.slug_uri, Some(labels.operation)),
             Some(Err(error)) => return Inspected::Unreadable(error.to_string()),
@@ -169,7 +189,7 @@ impl Document {
 
     /// What the caller gave, as far as a container tells: without Captain's variables, those of the stack, and those that Podman adds.
     fn callers_environment(&self) -> Environment {
-        let entries = self.config.env.iter().flatten().map(String::as_str);
+        let entries = self.config.env.iter().flatten().map(|entry| &**entry);
         let is_podmans = |entry: &str| match entry.split_once('=') {
             Some(("container", value)) => matches!(value, "podman" | "oci"),
             Some(("TERM", value)) => value == "xterm",
@@ -195,14 +215,14 @@ impl Document {
             return None;
         }
         let ports = self.network_settings.as_ref()?.ports.as_ref()?;
-        bound_port(ports.get(&instance_port())?.as_ref()?)
+        bound_port(ports.get(INSTANCE_PORT_NAME)?.as_ref()?)
     }
 
     /// What the original Captain made has no labels: its signature is all there is. Of what runs it took all with exactly one port,
     /// 8080/tcp; only those with a slug are ours. What does not run has no port any more, so more is asked of it.
     fn adopted(&self) -> Option<Adopted> {
         let name = self.name.as_deref().unwrap_or_default().trim_start_matches('/');
-        let environment = Environment::from_entries(self.config.env.iter().flatten().map(String::as_str));
+        let environment = Environment::from_entries(self.config.env.iter().flatten().map(|entry| &**entry));
         let slug_uri = environment.get("SLUG_URL").filter(|uri| !uri.is_empty())?;
         let app = originals_app(name);
         let genuine = if self.state().is_running() {
@@ -210,7 +230,7 @@ impl Document {
             ports.is_some_and(|ports| ports.len() == 1) && self.port().is_some()
         } else {
             let bindings = self.host_config.as_ref().and_then(|host| host.port_bindings.as_ref());
-            let one_port = bindings.is_some_and(|ports| ports.len() == 1 && ports.contains_key(&instance_port()));
+            let one_port = bindings.is_some_and(|ports| ports.len() == 1 && ports.contains_key(INSTANCE_PORT_NAME));
             one_port && environment.get("PORT") == Some("8080") && app.is_some()
         };
         let shares = self.host_config.as_ref().and_then(|host| host.cpu_shares).unwrap_or(0);
@@ -229,14 +249,10 @@ struct Adopted {
     slug_uri: SlugUri,
 }
 
-fn instance_port() -> String {
-    format!("{INSTANCE_PORT}/tcp")
-}
-
 /// A port published on both protocols has two bindings, which may even differ: the IPv4 one is the one that clients reach.
-fn bound_port(bindings: &[Binding]) -> Option<u16> {
-    let port = |binding: &Binding| binding.host_port.as_deref()?.parse::<u16>().ok().filter(|port| *port != 0);
-    let is_ipv6 = |binding: &&Binding| binding.host_ip.as_deref().is_some_and(|ip| ip.contains(':'));
+fn bound_port(bindings: &[Binding<'_>]) -> Option<u16> {
+    let port = |binding: &Binding<'_>| binding.host_port.as_deref()?.parse::<u16>().ok().filter(|port| *port != 0);
+    let is_ipv6 = |binding: &&Binding<'_>| binding.host_ip.as_deref().is_some_and(|ip| ip.contains(':'));
     let ipv4 = bindings.iter().filter(|binding| !is_ipv6(binding)).find_map(port);
     ipv4.or_else(|| bindings.iter().find_map(port))
 }

@@ -3,57 +3,102 @@
 //! A record that cannot be read is skipped and reported: one odd container of a foreign tool must not hide a node's instances. But
 //! whatever bears Captain's label counts, however odd its state: a state of unknown name holds its slots.
 
-use std::collections::HashMap;
+use std::fmt;
 
 use captain_domain::label::{self, Labels};
 use captain_domain::{InstanceId, OperationId, State};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
-use super::wire::{Call, Wire, decode};
+use super::text::Text;
+use super::wire::{Call, Wire, within};
 use crate::engine::{Owner, Sighting};
 
 /// A summary takes 1 to 2 kB (labels, mounts, networks): room for 30,000 containers, more than any engine bears.
 const LIMIT: usize = 64 << 20;
 /// The port that an instance listens on, inside.
 pub(super) const INSTANCE_PORT: u16 = 8080;
+/// The same as inspections name it.
+pub(super) const INSTANCE_PORT_NAME: &str = "8080/tcp";
 
 /// A listing, and how many of its records could not be read.
+#[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) sightings: Vec<Sighting>,
     pub(super) skipped: usize,
 }
 
+/// The parts of a record that matter. Each claim reads such a list, so that nothing is copied that is not kept.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Summary<'a> {
     id: &'a str,
-    #[serde(default)]
-    names: Option<Vec<String>>,
-    #[serde(default)]
-    labels: Option<HashMap<String, String>>,
-    #[serde(default)]
-    state: Option<String>,
+    #[serde(default, borrow)]
+    names: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    labels: Option<OurLabels<'a>>,
+    #[serde(default, borrow)]
+    state: Option<Text<'a>>,
     #[serde(default, borrow)]
     ports: Option<&'a RawValue>,
 }
 
+const OUR_LABELS: [&str; 5] = [label::APP, label::SLOTS, label::SLUG, label::OPERATION, label::ATTEMPT];
+
+/// The values of Captain's labels, in the order above. Of others there may be any number.
+#[derive(Default)]
+struct OurLabels<'a>([Option<Text<'a>>; OUR_LABELS.len()]);
+
+impl OurLabels<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0[OUR_LABELS.iter().position(|ours| *ours == name)?].as_deref()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for OurLabels<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Taker;
+
+        impl<'de> Visitor<'de> for Taker {
+            type Value = OurLabels<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
+                let mut labels = OurLabels::default();
+                while let Some(name) = pairs.next_key::<Text<'_>>()? {
+                    match OUR_LABELS.iter().position(|ours| *ours == &*name) {
+                        Some(at) => labels.0[at] = Some(pairs.next_value()?),
+                        None => drop(pairs.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(labels)
+            }
+        }
+
+        deserializer.deserialize_map(Taker)
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Port {
-    #[serde(rename = "IP", default)]
-    address: Option<String>,
+struct Port<'a> {
+    #[serde(rename = "IP", default, borrow)]
+    address: Option<Text<'a>>,
     private_port: u16,
     #[serde(default)]
     public_port: Option<u16>,
-    #[serde(rename = "Type")]
-    protocol: String,
+    #[serde(rename = "Type", borrow)]
+    protocol: Text<'a>,
 }
 
-impl Port {
+impl Port<'_> {
     fn is_an_instances(&self) -> bool {
-        self.private_port == INSTANCE_PORT && self.protocol == "tcp"
+        self.private_port == INSTANCE_PORT && &*self.protocol == "tcp"
     }
 }
 
@@ -67,41 +112,138 @@ pub(super) async fn list(wire: &Wire, operation: Option<OperationId>) -> Result<
         }
     };
     let call = Call::get(path);
-    read(&wire.share().listing(wire.ask(&call, wire.timeout(), LIMIT)).await?)
+    within(wire.timeout(), async {
+        let mut answer = wire.send(&call).await?.into_body();
+        let (mut reading, mut length) = (Reading::default(), 0);
+        while let Some(piece) = answer.piece().await {
+            let piece = piece?;
+            length += piece.len();
+            if length > LIMIT {
+                return Err(Failure::garbled(format!("its list is larger than {} MiB", LIMIT >> 20)));
+            }
+            reading.take(&piece)?;
+        }
+        reading.end()
+    })
+    .await
 }
 
-fn read(body: &[u8]) -> Result<Listing, Failure> {
-    // Podman answers `null` for none.
-    let records: Option<Vec<&RawValue>> = decode_borrowed(body)?;
-    let records = records.unwrap_or_default();
-    let total = records.len();
-    let sightings: Vec<_> = records.into_iter().filter_map(|record| sighting(record.get())).collect();
-    Ok(Listing { skipped: total - sightings.len(), sightings })
+/// A list that is read while it comes: it is never in memory as a whole, and no piece of it keeps others from the processor for long.
+#[derive(Default)]
+struct Reading {
+    place: Place,
+    /// What has come of a record that is not whole.
+    pending: Vec<u8>,
+    /// How much must be there before it is looked at again: twice what was too little, so that one that is huge is not read again
+    /// for each piece of it.
+    again_at: usize,
+    listing: Listing,
 }
 
-fn decode_borrowed<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| Failure::undecodable(&error))
+/// What comes next in a list.
+#[derive(Default, Clone, Copy)]
+enum Place {
+    #[default]
+    Beginning,
+    FirstRecord,
+    Record,
+    Comma,
+    Nothing,
 }
 
-fn sighting(record: &str) -> Option<Sighting> {
-    let summary: Summary<'_> = serde_json::from_str(record).ok()?;
+impl Reading {
+    fn take(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.pending.extend_from_slice(piece);
+        if self.pending.len() >= self.again_at { self.read() } else { Ok(()) }
+    }
+
+    /// Reads all records that are whole.
+    fn read(&mut self) -> Result<(), Failure> {
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut at = 0;
+        loop {
+            at += pending[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            let Some(mark) = pending.get(at) else { break };
+            self.place = match (self.place, mark) {
+                (Place::Beginning, b'[') => Place::FirstRecord,
+                // Perhaps all of it is `null`: known at the end.
+                (Place::Beginning, b'n') => break,
+                (Place::FirstRecord | Place::Comma, b']') => Place::Nothing,
+                (Place::Comma, b',') => Place::Record,
+                (Place::FirstRecord | Place::Record, _) => match record(&pending[at..])? {
+                    Some((sighting, length)) => {
+                        self.listing.skipped += usize::from(sighting.is_none());
+                        self.listing.sightings.extend(sighting);
+                        at += length - 1;
+                        Place::Comma
+                    }
+                    None => break,
+                },
+                (Place::Beginning | Place::Comma | Place::Nothing, _) => {
+                    return Err(Failure::garbled("its answer is no list of containers"));
+                }
+            };
+            at += 1;
+        }
+        pending.drain(..at);
+        self.again_at = pending.len() * 2;
+        self.pending = pending;
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Listing, Failure> {
+        self.read()?;
+        match self.place {
+            Place::Nothing => Ok(self.listing),
+            // Podman's word for none.
+            Place::Beginning if self.pending.trim_ascii_end() == b"null" => Ok(self.listing),
+            _ => Err(Failure::garbled("its list of containers breaks off")),
+        }
+    }
+}
+
+/// The record at the beginning, as far as it can be understood, and its length; none where it is not whole.
+fn record(bytes: &[u8]) -> Result<Option<(Option<Sighting>, usize)>, Failure> {
+    match first::<Summary<'_>>(bytes) {
+        Ok((summary, length)) => return Ok(Some((sighting(&summary), length))),
+        Err(error) if error.is_eof() => return Ok(None),
+        Err(_) => {}
+    }
+    // Passed over as a whole.
+    match first::<IgnoredAny>(bytes) {
+        // What ends where the bytes end may go on, if it is a number.
+        Ok((_, length)) => Ok((length < bytes.len()).then_some((None, length))),
+        Err(error) if error.is_eof() => Ok(None),
+        Err(error) => Err(Failure::undecodable(&error)),
+    }
+}
+
+fn first<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<(T, usize)> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<T>();
+    let value = values.next().unwrap_or_else(|| Err(serde::de::Error::custom("there is nothing")))?;
+    Ok((value, values.byte_offset()))
+}
+
+fn sighting(summary: &Summary<'_>) -> Option<Sighting> {
     let id: InstanceId = summary.id.parse().ok()?;
     let state = state(summary.state.as_deref().unwrap_or_default());
     let labels = summary.labels.as_ref();
-    let ports = summary.ports.and_then(|ports| decode::<Vec<Port>>(ports.get().as_bytes()).ok()).unwrap_or_default();
-    let owner = match Labels::read(|name| labels.and_then(|labels| labels.get(name)).map(String::as_str)) {
+    // What does not run has none, whatever is said.
+    let ports = summary.ports.filter(|_| state.is_running());
+    let ports: Vec<Port<'_>> = ports.and_then(|ports| serde_json::from_str(ports.get()).ok()).unwrap_or_default();
+    let owner = match Labels::read(|name| labels.and_then(|labels| labels.get(name))) {
         Some(Ok(labels)) => Owner::Captain(labels),
         Some(Err(error)) => Owner::Unreadable(error),
-        None if is_perhaps_the_originals(&summary, state, &ports) => Owner::Perhaps,
+        None if is_perhaps_the_originals(summary, state, &ports) => Owner::Perhaps,
         None => Owner::Foreign,
     };
-    Some(Sighting { id, state, owner, port: bound_port(&ports).filter(|_| state.is_running()) })
+    Some(Sighting { id, state, owner, port: bound_port(&ports) })
 }
 
 /// The one that an inspection tells, too: on IPv4 where there is one.
-fn bound_port(ports: &[Port]) -> Option<u16> {
+fn bound_port(ports: &[Port<'_>]) -> Option<u16> {
     let bound = ports.iter().filter(|port| port.is_an_instances() && port.public_port.is_some_and(|port| port != 0));
-    let ipv6 = |port: &&Port| port.address.as_deref().is_some_and(|address| address.contains(':'));
+    let ipv6 = |port: &&Port<'_>| port.address.as_deref().is_some_and(|address| address.contains(':'));
     let ipv4 = bound.clone().find(|port| !ipv6(port));
     ipv4.or_else(|| bound.clone().next()).and_then(|port| port.public_port)
 }
@@ -118,9 +260,10 @@ pub(super) fn state(word: &str) -> State {
 
 /// The original took what runs and has one port, 8080/tcp (which is listed twice where it is published on IPv4 and IPv6). Ports
 /// of what does not run are not listed, but the original's names are telling.
-fn is_perhaps_the_originals(summary: &Summary<'_>, state: State, ports: &[Port]) -> bool {
+fn is_perhaps_the_originals(summary: &Summary<'_>, state: State, ports: &[Port<'_>]) -> bool {
     if !state.is_running() {
-        return summary.names.iter().flatten().any(|name| originals_app(name.trim_start_matches('/')).is_some());
+        let names = summary.names.and_then(|names| serde_json::from_str::<Vec<Text<'_>>>(names.get()).ok());
+        return names.iter().flatten().any(|name| originals_app(name.trim_start_matches('/')).is_some());
     }
     !ports.is_empty() && ports.iter().all(Port::is_an_instances)
 }
@@ -145,8 +288,19 @@ mod tests {
         InstanceId::from_bytes([n; 32]).to_string()
     }
 
+    /// A list that comes in pieces of so many bytes.
+    fn read_in(size: usize, body: &str) -> Result<Listing, Failure> {
+        let mut reading = Reading::default();
+        body.as_bytes().chunks(size).try_for_each(|piece| reading.take(piece))?;
+        reading.end()
+    }
+
+    fn seen(record: &Value) -> Sighting {
+        read_in(usize::MAX, &json!([record]).to_string()).unwrap().sightings.remove(0)
+    }
+
     fn owner(record: Value) -> Owner {
-        sighting(&record.to_string()).unwrap().owner
+        seen(&record).owner
     }
 
     fn labels() -> Value {
@@ -182,9 +336,7 @@ mod tests {
     #[test]
     fn the_port_is_that_of_an_inspection() {
         let port_of = |state: &str, ports: Value| {
-            sighting(&json!({"Id": id(1), "State": state, "Labels": labels(), "Ports": ports}).to_string())
-                .unwrap()
-                .port
+            seen(&json!({"Id": id(1), "State": state, "Labels": labels(), "Ports": ports})).port
         };
         let port = |ip: &str, public: u16| json!({"IP": ip, "PrivatePort": 8080, "PublicPort": public, "Type": "tcp"});
         assert_eq!(port_of("running", json!([port("::", 49154), port("0.0.0.0", 49153)])), Some(49153));
@@ -209,11 +361,81 @@ mod tests {
     #[test]
     fn a_poisoned_record_is_skipped_and_counted() {
         let good = json!({"Id": id(1), "State": "running", "Labels": labels()});
-        let body = json!([{"Id": 7}, good, {"Id": "short"}, {"Id": id(2), "Labels": ["odd"]}, null, "x"]).to_string();
-        let listing = read(body.as_bytes()).unwrap_or_else(|failure| panic!("{failure:?}"));
-        assert_eq!((listing.sightings.len(), listing.skipped), (1, 5));
-        assert_eq!(read(b"null").map(|listing| listing.sightings.len()).ok(), Some(0));
-        assert!(read(b"{}").is_err() && read(b"[{}").is_err());
+        let body = json!([{"Id": 7}, good, {"Id": "short"}, {"Id": id(2), "Labels": ["odd"]}, null, "x", 12, [[]]]);
+        for body in [body.to_string(), serde_json::to_string_pretty(&body).unwrap()] {
+            for size in [1, 2, 3, 64, 4096] {
+                let listing = read_in(size, &body).unwrap_or_else(|failure| panic!("{size}: {failure:?}"));
+                assert_eq!((listing.sightings.len(), listing.skipped), (1, 7), "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_to_its_end_or_not_at_all() {
+        let record = |n| json!({"Id": id(n), "State": "running", "Labels": labels()}).to_string();
+        let all: Vec<String> = (0..200).map(record).collect();
+        let body = format!(" [{}]\n", all.join(" ,\n"));
+        for size in [1, 7, 1000, 4096, usize::MAX] {
+            let listing = read_in(size, &body).unwrap_or_else(|failure| panic!("{failure:?}"));
+            let ids: Vec<String> = listing.sightings.iter().map(|sighting| sighting.id.to_string()).collect();
+            assert_eq!((ids, listing.skipped), ((0..200).map(id).collect(), 0), "{size}");
+            for empty in ["null", "[]", " [ ]\n", "null\n"] {
+                let listing = read_in(size, empty).unwrap_or_else(|failure| panic!("{empty}: {failure:?}"));
+                assert_eq!((listing.sightings.len(), listing.skipped), (0, 0), "{empty}");
+            }
+            let (one, two) = (record(1), record(2));
+            for broken in [
+                "",
+                "{}",
+                "7",
+                "nul",
+                "nullx",
+                "[",
+                "[{}",
+                "[{]",
+                "[,]",
+                "[{},]",
+                "[{}] x",
+                "[{}][]",
+                "[{} {}]",
+                "<html>",
+                &body[..body.len() - 3],
+                &body[..body.len() / 2],
+                &format!("[{one}{two}]"),
+                &format!("{one},{two}"),
+            ] {
+                assert!(read_in(size, broken).is_err(), "{size}: {broken}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_record_is_read_a_few_times_and_not_for_each_piece() {
+        let huge = json!([{"Id": id(1), "State": "running", "Labels": {"x": "y".repeat(1 << 20)}}]).to_string();
+        let (mut reading, mut looks) = (Reading::default(), 0);
+        for piece in huge.as_bytes().chunks(4096) {
+            looks += usize::from(reading.pending.len() + piece.len() >= reading.again_at);
+            reading.take(piece).unwrap();
+        }
+        assert_eq!(reading.end().unwrap().sightings.len(), 1);
+        assert!(looks < 20, "{looks}");
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        let mut record = json!({"Id": id(1), "State": "running", "Labels": labels()}).to_string();
+        for (plain, escaped) in
+            [("running", "runn\\u0069ng"), ("captain.app", "captain.\\u0061pp"), ("http://s/d", "http:\\/\\/s\\/d")]
+        {
+            assert!(record.contains(plain));
+            record = record.replace(plain, escaped);
+        }
+        let seen = read_in(usize::MAX, &format!("[{record}]")).unwrap().sightings.remove(0);
+        let Owner::Captain(labels) = seen.owner else { panic!("{seen:?}") };
+        assert_eq!(
+            (seen.state, labels.app.as_str(), labels.slug_uri.as_str()),
+            (State::Running, "demo", "http://s/d.tgz")
+        );
     }
 
     #[test]

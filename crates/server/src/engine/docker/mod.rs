@@ -22,6 +22,7 @@ mod slugs;
 mod ssh;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tls;
 mod wire;
 

@@ -25,9 +25,6 @@ use super::wire::Body;
 const IDLE: Duration = Duration::from_secs(90);
 /// A connection that is back is ready in microseconds. One that is not is still busy with a request that the engine answered early.
 const READY_WITHIN: Duration = Duration::from_millis(100);
-/// What is read at once. Left to itself, a connection keeps a buffer as large as was ever of use to it: after a listing some hundred
-/// kilobytes, on each of thousands.
-const BUFFER: usize = 4 << 10;
 
 /// The connections of one engine.
 pub(super) struct Pool {
@@ -57,7 +54,9 @@ impl Pool {
     /// Sends a request and gives the head of its answer. Tried again, on another connection, only where nothing of it was sent.
     pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, Failure> {
         while let Some(mut connection) = self.shelf.take() {
-            let Ok(Ok(())) = timeout(READY_WITHIN, connection.ready()).await else { continue };
+            if !connection.is_ready() {
+                let Ok(Ok(())) = timeout(READY_WITHIN, connection.ready()).await else { continue };
+            }
             match connection.try_send_request(request).await {
                 Ok(response) => return Ok(self.answer(response, connection)),
                 Err(mut error) => match error.take_message() {
@@ -79,7 +78,8 @@ impl Pool {
     async fn open(&self) -> Result<SendRequest<Body>, Failure> {
         let stream = self.connector.connect().await.map_err(|error| Failure::transport(&error))?;
         let (connection, driver) = http1::Builder::new()
-            .read_buf_exact_size(Some(BUFFER))
+            // Left to itself, it keeps a buffer as large as was ever of use to it.
+            .read_buf_exact_size(Some(self.shelf.share.buffer()))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::transport(&error))?;

@@ -1,19 +1,16 @@
-//! What one engine may take of what all of them share: open files, memory for their answers, the processors' time.
+//! What one engine may take of what all of them share: open files, and memory for their answers.
 //!
-//! Six thousand engines are listed and inspected at once when a captain starts. Were each given what one of three is, the process would
-//! run out of file descriptors, hold thousands of listings in memory, and have so much to do that pings are answered too late: engines
-//! that are well would count as lost, and the work for them would begin anew. So connections are shared out by the number of engines,
-//! and listings and inspections take turns.
+//! Six thousand engines are asked at once when a captain starts. Were each given what one of three is, the process would run out of
+//! file descriptors. So connections, and the memory that each keeps, are shared out by the number of engines. That their listings and
+//! first inspections are not all in memory at once, nor in the way of their pings, is the watchers' care: they take turns.
 //!
-//! An engine that hangs keeps no other waiting: connections are never lent, and a turn ends after a moment although the call goes on.
+//! An engine that hangs keeps no other waiting: connections are never lent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 /// Of the open files. The rest is for clients (who may have half, and rarely do), slugs, and the process itself.
 const FOR_ENGINES: (usize, usize) = (3, 4);
@@ -24,30 +21,15 @@ const LEAST: usize = 2;
 /// Parts that an engine's inspections are shared out by: as many as are ever under way on it at once.
 const PARTS: u32 = 16;
 
-/// Listings under way at once, on all engines: one of a full node takes half a megabyte.
-const LISTINGS: usize = 32;
-/// Inspections under way at once, on all engines: more than the processors can keep up with, few enough that none waits long.
-const INSPECTIONS: usize = 256;
-/// So long a call keeps its turn. An engine that is well has answered long before.
-const TURN: Duration = Duration::from_millis(250);
+/// What a connection reads at once. Each piece costs a system call and two changes of task; a listing is some hundred kilobytes.
+const BUFFERS: std::ops::RangeInclusive<usize> = 4 << 10..=64 << 10;
+/// Connections that are in use at once on an engine at work, and the memory that the buffers of all of them may take.
+const BUSY: usize = 4;
+const FOR_BUFFERS: usize = 32 << 20;
 
 /// All engines.
-#[derive(Debug, Clone)]
-pub(super) struct Shares(Arc<All>);
-
-#[derive(Debug)]
-struct All {
-    engines: AtomicUsize,
-    listings: Semaphore,
-    inspections: Semaphore,
-}
-
-impl Default for Shares {
-    fn default() -> Self {
-        let (listings, inspections) = (Semaphore::new(LISTINGS), Semaphore::new(INSPECTIONS));
-        Self(Arc::new(All { engines: AtomicUsize::new(0), listings, inspections }))
-    }
-}
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shares(Arc<AtomicUsize>);
 
 /// One engine's share.
 #[derive(Debug)]
@@ -70,7 +52,7 @@ impl Drop for Place {
 impl Shares {
     /// One more engine. All shares become smaller.
     pub(super) fn take(&self) -> Arc<Share> {
-        self.0.engines.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
         let inspections = Semaphore::new(PARTS as usize);
         Arc::new(Share { all: self.clone(), open: AtomicUsize::new(0), inspections })
     }
@@ -78,13 +60,17 @@ impl Shares {
     /// Connections for one engine. The limit is asked for anew: it is raised when the process begins to serve.
     fn each(&self) -> usize {
         let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-        shared(files.unwrap_or(usize::MAX), self.0.engines.load(Ordering::Relaxed))
+        shared(files.unwrap_or(usize::MAX), self.0.load(Ordering::Relaxed))
     }
 }
 
 fn shared(files: usize, engines: usize) -> usize {
     let (part, whole) = FOR_ENGINES;
     (files / whole * part / engines.max(1)).clamp(LEAST, MOST)
+}
+
+fn buffer(engines: usize) -> usize {
+    (FOR_BUFFERS / (engines.max(1) * BUSY)).clamp(*BUFFERS.start(), *BUFFERS.end())
 }
 
 /// How many of the parts one inspection takes, so that no more run than the share allows.
@@ -110,34 +96,22 @@ impl Share {
         self.all.each() <= LEAST
     }
 
-    /// Carries out a listing when it is its turn. Its deadline begins then: the wait is not the engine's fault.
-    pub(super) async fn listing<T>(&self, call: impl Future<Output = T>) -> T {
-        in_turn(&self.all.0.listings, call).await
+    /// What a connection may read at once.
+    pub(super) fn buffer(&self) -> usize {
+        buffer(self.all.0.load(Ordering::Relaxed))
     }
 
-    /// The same with an inspection.
+    /// Carries out an inspection when there is a connection for it. Its deadline begins then: the wait is not the engine's fault.
     pub(super) async fn inspection<T>(&self, call: impl Future<Output = T>) -> T {
         // It is never closed, and nothing depends on how many there are.
         let _own = self.inspections.acquire_many(parts_of_one(self.all.each())).await;
-        in_turn(&self.all.0.inspections, call).await
-    }
-}
-
-async fn in_turn<T>(turns: &Semaphore, call: impl Future<Output = T>) -> T {
-    let turn = turns.acquire().await;
-    let mut call = std::pin::pin!(call);
-    match timeout(TURN, &mut call).await {
-        Ok(done) => done,
-        Err(_) => {
-            drop(turn);
-            call.await
-        }
+        call.await
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.all.0.engines.fetch_sub(1, Ordering::Relaxed);
+        self.all.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -161,17 +135,10 @@ mod tests {
         assert_eq!([MOST, 10, 4, 3, LEAST].map(at_once), [16, 8, 2, 1, 1]);
     }
 
-    #[tokio::test]
-    async fn engines_that_hang_keep_no_other_waiting_for_long() {
-        let shares = Shares::default();
-        let hung: Vec<_> = (0..LISTINGS * 3).map(|_| shares.take()).collect();
-        for share in hung {
-            tokio::spawn(async move { share.listing(std::future::pending::<()>()).await });
-        }
-        tokio::task::yield_now().await;
-        let well = shares.take();
-        let waited = timeout(TURN * 20, well.listing(async {})).await;
-        assert_eq!(waited, Ok(()));
+    #[test]
+    fn buffers_of_few_engines_are_large_and_those_of_many_small() {
+        assert_eq!([1, 3, 6_100].map(buffer), [64 << 10, 64 << 10, 4 << 10]);
+        assert!((16 << 10..32 << 10).contains(&buffer(300)), "{}", buffer(300));
     }
 
     #[tokio::test]
@@ -179,12 +146,12 @@ mod tests {
         let shares = Shares::default();
         let (one, two) = (shares.take(), shares.take());
         drop(two);
-        assert_eq!(shares.0.engines.load(Ordering::Relaxed), 1);
+        assert_eq!(shares.0.load(Ordering::Relaxed), 1);
         let place = one.connect();
         assert!(one.has_room());
         drop(one);
-        assert_eq!(shares.0.engines.load(Ordering::Relaxed), 1, "a connection is still open");
+        assert_eq!(shares.0.load(Ordering::Relaxed), 1, "a connection is still open");
         drop(place);
-        assert_eq!(shares.0.engines.load(Ordering::Relaxed), 0);
+        assert_eq!(shares.0.load(Ordering::Relaxed), 0);
     }
 }

@@ -33,6 +33,8 @@ const IDLE_CONNECTIONS: usize = 8;
 const IDLE_SSH_CONNECTIONS: usize = 2;
 /// Making a connection takes milliseconds, or a few round trips by ssh; a machine that has not answered by then is away.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// What is made ready for an answer of several pieces.
+const LONG: usize = 16 << 10;
 /// As much as is read of a refusal.
 const REFUSAL_LIMIT: usize = 64 * 1024;
 
@@ -204,15 +206,24 @@ pub(super) async fn within<T>(
 
 /// Reads a whole body of at most `limit` bytes.
 pub(super) async fn read(mut body: Answer, limit: usize) -> Result<Bytes, Failure> {
-    let mut whole = BytesMut::new();
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(piece) = body.piece().await {
         let piece = piece?;
-        if whole.len() + piece.len() > limit {
+        if first.len().max(whole.len()) + piece.len() > limit {
             return Err(Failure::garbled(format!("its answer is larger than {} MiB", limit >> 20)));
+        }
+        // Most answers come in one piece, and need not be copied.
+        if first.is_empty() {
+            first = piece;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.reserve(LONG);
+            whole.extend_from_slice(&first);
         }
         whole.extend_from_slice(&piece);
     }
-    Ok(whole.freeze())
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 /// As much of a refusal as came and as is useful: its status counts, even where its words break off.
