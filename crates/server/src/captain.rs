@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actions::listing::Listings;
+use crate::actions::making::Making;
 use crate::engine::{Engine, EngineError, Preparation};
 use crate::fleet::Fleet;
 use crate::node_slugs::SlugUse;
@@ -157,6 +158,8 @@ pub struct NodeHandle {
     pub poke: Notify,
     /// Preparations under way: one per node and thing at a time, however many starts wait for it.
     pub(crate) preparing: Mutex<BTreeMap<Preparation, Arc<Preparations>>>,
+    /// Containers of starts that are under way.
+    pub(crate) making: Making,
     /// Listings that starts wait for.
     pub(crate) listings: Listings,
     /// Which prepared slugs starts need, and when they needed them last.
@@ -168,8 +171,11 @@ pub struct NodeHandle {
 /// Nodes that are listed and inspected for the first time at once. Each takes some hundred kilobytes meanwhile.
 const INTRODUCTIONS: usize = 32;
 
-/// A node's turn to be listed and inspected for the first time.
+/// A node's turn to be listed and inspected for the first time, or to be listed again.
 pub(crate) type Introduction = OwnedSemaphorePermit;
+
+/// Nodes that are listed again at once. Somebody may want all of them listed (`DELETE /cache`), at half a megabyte each.
+const RELISTINGS: usize = 32;
 
 /// Changes under way on one node at once.
 pub const CHANGES_PER_NODE: usize = 32;
@@ -182,6 +188,7 @@ impl NodeHandle {
             changes: Semaphore::new(CHANGES_PER_NODE),
             poke: Notify::new(),
             preparing: Mutex::default(),
+            making: Making::default(),
             listings: Listings::default(),
             slug_use: SlugUse::default(),
             leaves,
@@ -202,6 +209,7 @@ struct Inner {
     chance: Arc<Chance>,
     slugs: Slugs,
     introductions: Arc<Semaphore>,
+    relistings: Arc<Semaphore>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -224,6 +232,7 @@ impl Captain {
             clock,
             chance,
             introductions: Arc::new(Semaphore::new(INTRODUCTIONS)),
+            relistings: Arc::new(Semaphore::new(RELISTINGS)),
             tasks,
             closing: CancellationToken::new(),
         }))
@@ -273,6 +282,11 @@ impl Captain {
     pub(crate) async fn introduction(&self) -> Option<Introduction> {
         // Never closed.
         Arc::clone(&self.0.introductions).acquire_owned().await.ok()
+    }
+
+    /// Waits for a node's turn to be listed again. The same holds for it.
+    pub(crate) async fn relisting(&self) -> Option<Introduction> {
+        Arc::clone(&self.0.relistings).acquire_owned().await.ok()
     }
 
     /// Takes a node in and begins to watch it.

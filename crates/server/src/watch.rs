@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use captain_domain::backoff::Backoff;
-use captain_domain::{Health, InstanceId};
+use captain_domain::{Health, InstanceId, State};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::captain::{Captain, Introduction, NodeHandle};
 use crate::engine::{EngineError, ErrorKind, Facts, Hint, Hints, Inspected, Result, Sighting};
-use crate::fleet::{Stamp, View};
+use crate::fleet::{InstanceRef, Stamp, View};
 
 /// Inspections under way at once on one node: enough to hide the round trip, few enough to leave the engine to the starts.
 const INSPECTIONS: usize = 16;
@@ -113,6 +113,7 @@ async fn session(captain: &Captain, handle: &NodeHandle, backoff: &mut Backoff) 
         listing: false,
         list_at: now,
         listed_at: now,
+        jitter: 1.0,
         list_again: false,
         ping_at: now + captain.policy().ping_every,
     };
@@ -163,6 +164,9 @@ struct Watching<'a> {
     list_at: Instant,
     /// When the last one began.
     listed_at: Instant,
+    /// How much later or earlier than others the next one begins: keeps many nodes from being listed in step. Drawn for each
+    /// listing, and not whenever its time is reckoned anew, or the earliest of many draws would win.
+    jitter: f64,
     /// Whether another is wanted whenever that one ends.
     list_again: bool,
     ping_at: Instant,
@@ -215,11 +219,11 @@ impl Watching<'_> {
         }
     }
 
-    /// How long until the next listing. Jitter keeps many nodes from being listed in step.
+    /// How long after the last listing the next one begins.
     fn until_relist(&self) -> Duration {
         let known = self.captain.fleet().read(View::known_instances);
         let every = self.captain.policy().relist_every.max(Duration::from_secs_f64(known as f64 / RELISTED_PER_SECOND));
-        self.captain.chance().between(every.mul_f64(0.8), every.mul_f64(1.2))
+        every.mul_f64(self.jitter)
     }
 
     /// It is time for a listing, unless the fleet has grown so much meanwhile that this one may come later.
@@ -233,6 +237,7 @@ impl Watching<'_> {
     }
 
     fn ask_for_listing(&mut self, questions: &mut Questions) {
+        self.jitter = 0.8 + 0.4 * f64::from(self.captain.chance().number()) / f64::from(u32::MAX);
         self.list_at = Instant::now() + self.until_relist();
         if std::mem::replace(&mut self.listing, true) {
             // One is under way, and may have begun before what this one is asked for: another follows it at once.
@@ -242,8 +247,18 @@ impl Watching<'_> {
         }
         self.list_again = false;
         self.listed_at = Instant::now();
-        let (engine, stamp) = (Arc::clone(&self.handle.engine), self.captain.fleet().stamp());
-        questions.push(Box::pin(async move { Answer::Listing(stamp, engine.list().await) }));
+        let (engine, captain) = (Arc::clone(&self.handle.engine), self.captain.clone());
+        let introduced = self.turn.is_some();
+        questions.push(Box::pin(async move {
+            let turn = if introduced { None } else { captain.relisting().await };
+            let stamp = captain.fleet().stamp();
+            let mut listing = pin!(engine.list());
+            let Ok(listed) = timeout(INTRODUCTION, &mut listing).await else {
+                drop(turn);
+                return Answer::Listing(stamp, listing.await);
+            };
+            Answer::Listing(stamp, listed)
+        }));
     }
 
     /// The container wants an inspection, after a while.
@@ -262,13 +277,13 @@ impl Watching<'_> {
         self.inspecting < INSPECTIONS && !self.due.is_empty()
     }
 
-    /// The next container whose time has come, unless somebody has looked at it since it was last heard of: a start and a stop
-    /// cause events, and look for themselves.
+    /// The next container whose time has come, unless somebody has looked at it since it was last heard of, or will: a start and a
+    /// stop cause events, and look for themselves.
     fn take_due(&mut self) -> Option<InstanceId> {
         let (fleet, node) = (self.captain.fleet(), self.handle.engine.node());
         while let Some((_, id)) = self.due.pop_front_if(|(due, _)| *due <= Instant::now()) {
             let heard = self.pending.remove(&id).unwrap_or_default();
-            if !fleet.read(|view| view.knows_since(node, id, heard)) {
+            if !self.handle.making.takes(id, heard) && !fleet.read(|view| view.knows_since(node, id, heard)) {
                 return Some(id);
             }
         }
@@ -303,7 +318,11 @@ impl Watching<'_> {
     fn hinted(&mut self, hint: Option<Result<Hint>>) -> Result<()> {
         match hint {
             Some(Ok(hint)) => {
-                self.want(hint.id, SETTLING);
+                let fleet = self.captain.fleet();
+                if !(self.handle.making.takes_hint(hint, fleet.stamp()) || hint.begins && self.is_known_to_run(hint.id))
+                {
+                    self.want(hint.id, SETTLING);
+                }
                 Ok(())
             }
             Some(Err(error)) => Err(error),
@@ -314,6 +333,12 @@ impl Watching<'_> {
                 message: "the engine ended the stream".to_owned(),
             }),
         }
+    }
+
+    /// That it was created or started is then no news. Had it ended in between, another event would say so.
+    fn is_known_to_run(&self, id: InstanceId) -> bool {
+        let runs = |instance: InstanceRef<'_>| instance.state() == State::Running && instance.started().is_some();
+        self.captain.fleet().read(|view| view.instance(id).is_some_and(runs))
     }
 
     fn answered(&mut self, answer: Answer) -> Result<()> {

@@ -3,7 +3,8 @@
 //!
 //! What is checked is `captain_domain::claim::judge` itself. Around it is the protocol in its smallest form: a listing is one
 //! instant of the engine, and its verdict is acted upon at any time after it, when the captain has been paused for as long as one
-//! likes.
+//! likes. So it is in the model that claims of one captain share a listing, and wait for a later one than they could have: they are
+//! captains here that list one after the other with nothing in between.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

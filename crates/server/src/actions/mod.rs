@@ -6,6 +6,7 @@
 mod claiming;
 pub(crate) mod listing;
 pub mod logs;
+pub(crate) mod making;
 mod preparing;
 mod prescription;
 pub mod start;

@@ -21,6 +21,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::making::{Making, UnderWay};
 use super::preparing;
 use super::prescription::{Prescription, prescribe};
 use super::withdraw::{Trace, made_by, withdraw};
@@ -155,7 +156,9 @@ async fn carry_out(captain: &Captain, order: Order) -> Result<Instance, StartErr
         prescription: &prescription,
         reservation: &reservation,
     };
-    let outcome = starting.run().await;
+    // Kept until the view knows what became of it, the way back included.
+    let mut making = None;
+    let outcome = starting.run(&mut making).await;
     drop((turn, needed));
     match outcome {
         Ok(instance) => {
@@ -242,8 +245,9 @@ pub(super) struct Starting<'a> {
 }
 
 impl Starting<'_> {
-    async fn run(&self) -> Result<Instance, Failure> {
+    async fn run(&self, making: &mut Option<UnderWay>) -> Result<Instance, Failure> {
         let id = self.create().await?;
+        *making = Some(Making::begin(self.handle, self.captain.fleet(), id));
         self.claim(id).await?;
         self.reservation.phase(Phase::Starting, None);
         self.set_going(id).await?;

@@ -167,6 +167,8 @@ pub struct LogChunk {
 pub struct Hint {
     /// The container.
     pub id: InstanceId,
+    /// Whether it says that the container was created or started, as the start of an instance causes it. Not, where that is not known.
+    pub begins: bool,
 }
 
 /// Output of an instance.

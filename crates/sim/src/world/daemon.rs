@@ -115,11 +115,11 @@ impl State {
                 let (events, delay) = (listener.events.clone(), self.millis(1, 8_000));
                 tokio::spawn(async move {
                     sleep(delay).await;
-                    let _ = events.send(Hint { id });
+                    let _ = events.send(Hint { id, begins: false });
                 });
             }
             if !late {
-                let _ = listener.events.send(Hint { id });
+                let _ = listener.events.send(Hint { id, begins: false });
             }
         }
         self.nodes[node].listeners = listeners;

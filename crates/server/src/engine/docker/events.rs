@@ -21,6 +21,8 @@ use crate::engine::Hint;
 /// seconds from a container with a health check; `kill` and `stop`, which `die` follows.
 const ACTIONS: [&str; 11] =
     ["create", "start", "restart", "die", "destroy", "remove", "pause", "unpause", "oom", "rename", "update"];
+/// Those of them that a start of an instance causes.
+const BEGINNINGS: [&str; 2] = ["create", "start"];
 /// Podman's own word, which not every version translates.
 const PODMANS_DIE: &str = "died";
 
@@ -95,7 +97,8 @@ fn hint(line: &BytesMut) -> Result<Option<Hint>, Failure> {
         return Ok(None);
     }
     let id = event.actor.and_then(|actor| actor.id).and_then(|id| id.parse::<InstanceId>().ok());
-    Ok(id.map(|id| Hint { id }))
+    let begins = BEGINNINGS.contains(&action);
+    Ok(id.map(|id| Hint { id, begins }))
 }
 
 #[cfg(test)]
@@ -108,8 +111,10 @@ mod tests {
         let read = |text: String| hint(&BytesMut::from(text.as_str()));
         let event =
             |about: &str, action: &str| format!(r#"{{"Type":"{about}","Action":"{action}","Actor":{{"ID":"{id}"}}}}"#);
-        for action in ["die", "died", "create", "remove", "destroy"] {
-            assert_eq!(read(event("container", action)).unwrap(), Some(Hint { id }), "{action}");
+        for (action, begins) in
+            [("die", false), ("died", false), ("create", true), ("start", true), ("restart", false), ("destroy", false)]
+        {
+            assert_eq!(read(event("container", action)).unwrap(), Some(Hint { id, begins }), "{action}");
         }
         for text in
             [event("image", "create"), event("container", "exec_create: sh"), "{}".into(), "[1]".into(), "7".into()]

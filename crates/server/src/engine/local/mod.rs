@@ -291,7 +291,11 @@ impl Engine for Local {
             .await?;
         let ids = watch.into_stream().map_err(|error| self.failed(ATTEMPT)(broken(&error)))?;
         let engine = self.clone();
-        Ok(ids.map(move |id| id.map(|id| Hint { id }).map_err(|error| engine.failed(ATTEMPT)(broken(&error)))).boxed())
+        Ok(ids
+            .map(move |id| {
+                id.map(|id| Hint { id, begins: false }).map_err(|error| engine.failed(ATTEMPT)(broken(&error)))
+            })
+            .boxed())
     }
 }
 

@@ -39,7 +39,7 @@ async fn a_subscription_stands_before_it_is_given_out_and_has_no_gap_behind_it()
     gate.add_permits(1);
     let mut hints = subscribing.await.unwrap();
     fake.push(event("exec_create: sh") + &event("die"));
-    assert_eq!(hints.next().await.unwrap().unwrap(), Hint { id: ID });
+    assert_eq!(hints.next().await.unwrap().unwrap(), Hint { id: ID, begins: false });
     fake.push("0\r\n\r\n".to_owned());
     assert!(hints.next().await.is_none());
 }
