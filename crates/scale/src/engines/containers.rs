@@ -1,5 +1,6 @@
 //! The containers of one engine: all that are derived, less what has changed, and what was made since.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use captain_domain::InstanceId;
@@ -84,6 +85,14 @@ struct Changed {
     life: Life,
     times: Times,
     made: Option<Box<Made>>,
+    /// Its record in a listing, once one has been asked for: a machine of its own would not take the time for it from whoever asks.
+    record: OnceCell<Box<[u8]>>,
+}
+
+impl Changed {
+    fn new(life: Life, times: Times, made: Option<Box<Made>>) -> Self {
+        Self { life, times, made, record: OnceCell::new() }
+    }
 }
 
 /// Nanoseconds since 1970; 0 for what has not happened.
@@ -108,6 +117,17 @@ pub(super) struct Found<'a> {
 impl Found<'_> {
     pub(super) fn made(&self) -> Option<&Made> {
         self.changed?.made.as_deref()
+    }
+
+    /// Appends its record in a listing, which `write` makes. What nothing has happened to is made anew each time: of millions, none
+    /// is kept.
+    pub(super) fn record(&self, out: &mut Vec<u8>, write: impl Fn(&Self, &mut Vec<u8>)) {
+        let Some(changed) = self.changed else { return write(self, out) };
+        out.extend_from_slice(changed.record.get_or_init(|| {
+            let mut record = Vec::new();
+            write(self, &mut record);
+            record.into()
+        }));
     }
 
     pub(super) fn times(&self) -> Times {
@@ -221,7 +241,7 @@ impl Containers {
         self.next += 1;
         self.made += 1;
         let times = Times { created: clock(), ..Times::default() };
-        self.changed.insert(number, Some(Changed { life: Life::Created, times, made }));
+        self.changed.insert(number, Some(Changed::new(Life::Created, times, made)));
         Container { engine: self.engine, number }
     }
 
@@ -232,8 +252,10 @@ impl Containers {
         if number >= derived && !self.changed.contains_key(&number) {
             return Err(NONE);
         }
-        let running = || Changed { life: Life::Running, times: derived_times(container, epoch), made: None };
-        self.changed.entry(number).or_insert_with(|| Some(running())).as_mut().ok_or(NONE)
+        let running = || Changed::new(Life::Running, derived_times(container, epoch), None);
+        let changed = self.changed.entry(number).or_insert_with(|| Some(running())).as_mut().ok_or(NONE)?;
+        changed.record.take();
+        Ok(changed)
     }
 
     pub(super) fn start(&mut self, id: InstanceId) -> Result<Came, Refused> {

@@ -272,7 +272,7 @@ impl Engines {
             if out.len() > 1 {
                 out.push(b',');
             }
-            self.documents.summary(&mut out, &container);
+            container.record(&mut out, |container, out| self.documents.summary(out, container));
         }
         out.push(b']');
         out
