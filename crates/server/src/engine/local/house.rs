@@ -104,11 +104,14 @@ impl House {
 
     pub(super) fn list(&self) -> Result<Vec<Sighting>, Failure> {
         let mut roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
-        roster.catch_up(&self.instances);
-        let ids = self.ids()?;
-        let known: BTreeSet<InstanceId> = ids.iter().copied().collect();
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known.contains(id));
-        roster.sightings(&ids, |id| self.sight(id))
+        let caught_up = roster.catch_up(&self.instances);
+        caught_up.map_err(|error| Failure::io(&format!("list {:?}", self.instances), &error))?;
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if records.len() > roster.there().len() {
+            records.retain(|id, _| roster.there().contains(id));
+        }
+        drop(records);
+        roster.sightings(|id| self.sight(id))
     }
 
     fn sight(&self, id: InstanceId) -> Result<Option<Sighting>, Failure> {

@@ -1,11 +1,12 @@
-//! What was last seen of each instance, so that a listing looks only at those that have changed. One is asked for at every start; with
-//! hundreds of instances, opening and reading the files of each would take longer than the start.
+//! Which instances there are and what was last seen of each, so that a listing looks only at those that have changed. One is asked for at
+//! every start; with hundreds of instances, reading the folder and the files of each would take longer than the start.
 //!
 //! A listing must hold everything that had happened when it was asked for. The kernel puts a change into the queue of an inotify before
 //! the call that makes it returns: so the queue is emptied first, and what it names is looked at. Where there is no inotify to be
 //! had, everything is.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,19 +24,25 @@ const SETTLED: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     watch: Option<Watch>,
+    there: BTreeSet<InstanceId>,
     changed: HashMap<InstanceId, Instant>,
     seen: HashMap<InstanceId, Sighting>,
 }
 
 impl Roster {
-    /// Forgets what may have changed.
-    pub(super) fn catch_up(&mut self, instances: &Path) {
+    /// Takes in what is there now, and forgets what may have changed.
+    pub(super) fn catch_up(&mut self, instances: &Path) -> io::Result<()> {
         match self.watch.as_mut().map(Watch::changed) {
             Some(Ok(changed)) => {
                 let now = Instant::now();
                 for id in changed {
                     self.seen.remove(&id);
                     self.changed.insert(id, now);
+                    if instances.join(id.to_string()).exists() {
+                        self.there.insert(id);
+                    } else {
+                        self.there.remove(&id);
+                    }
                 }
                 self.changed.retain(|_, at| now.duration_since(*at) < SETTLED);
             }
@@ -44,20 +51,26 @@ impl Roster {
                 self.seen.clear();
                 self.changed.clear();
                 self.watch = Watch::begin(instances).ok();
+                // After the watch has begun: what comes in between is in both.
+                let names = std::fs::read_dir(instances)?.flatten().map(|entry| entry.file_name());
+                self.there = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
             }
         }
+        Ok(())
     }
 
-    /// These, each as it is: by memory, or by `look`, which answers nothing for one that is gone.
+    /// The instances that are there.
+    pub(super) const fn there(&self) -> &BTreeSet<InstanceId> {
+        &self.there
+    }
+
+    /// Each as it is: by memory, or by `look`, which answers nothing for one that is gone.
     pub(super) fn sightings(
         &mut self,
-        ids: &[InstanceId],
         look: impl Fn(InstanceId) -> Result<Option<Sighting>, Failure>,
     ) -> Result<Vec<Sighting>, Failure> {
-        let there: BTreeSet<InstanceId> = ids.iter().copied().collect();
-        self.seen.retain(|id, _| there.contains(id));
-        let mut all = Vec::with_capacity(ids.len());
-        for id in ids {
+        let mut all = Vec::with_capacity(self.there.len());
+        for id in &self.there {
             if let Some(seen) = self.seen.get(id) {
                 all.push(seen.clone());
                 continue;
@@ -91,22 +104,24 @@ mod tests {
             fs::create_dir(folder(id)).unwrap();
         }
         let (looks, mut roster) = (Cell::new(0), Roster::default());
-        let mut list = |ids: &[InstanceId]| {
-            roster.catch_up(dir.path());
+        let mut list = || {
+            roster.catch_up(dir.path()).unwrap();
             looks.set(0);
             let look = |id| {
                 looks.set(looks.get() + 1);
                 Ok(Some(Sighting { id, state: State::Running, owner: Owner::Foreign, port: None }))
             };
-            (roster.sightings(ids, look).unwrap().len(), looks.get())
+            (roster.sightings(look).unwrap().len(), looks.get())
         };
-        assert_eq!(list(&ids), (3, 3));
-        assert_eq!(list(&ids), (3, 0));
+        assert_eq!(list(), (3, 3));
+        assert_eq!(list(), (3, 0));
         fs::write(folder(ids[1]).join("state.new"), "").unwrap();
         fs::rename(folder(ids[1]).join("state.new"), folder(ids[1]).join("state.json")).unwrap();
-        assert_eq!(list(&ids), (3, 1));
-        assert_eq!(list(&ids), (3, 1), "it changed only just");
-        assert_eq!(list(&ids[1..]), (2, 1));
-        assert_eq!(list(&ids), (3, 2), "one that was not there is not remembered");
+        assert_eq!(list(), (3, 1));
+        assert_eq!(list(), (3, 1), "it changed only just");
+        fs::rename(folder(ids[0]), dir.path().join(".old")).unwrap();
+        assert_eq!(list(), (2, 1));
+        fs::rename(dir.path().join(".old"), folder(ids[0])).unwrap();
+        assert_eq!(list(), (3, 2), "one that was not there is not remembered");
     }
 }
