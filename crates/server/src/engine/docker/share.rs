@@ -25,7 +25,7 @@ const PARTS: u32 = 16;
 const BUFFERS: std::ops::RangeInclusive<usize> = 4 << 10..=64 << 10;
 /// Connections that are in use at once on an engine at work, and the memory that the buffers of all of them may take.
 const BUSY: usize = 4;
-const FOR_BUFFERS: usize = 32 << 20;
+const FOR_BUFFERS: usize = 16 << 20;
 
 /// All engines.
 #[derive(Debug, Clone, Default)]
@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn buffers_of_few_engines_are_large_and_those_of_many_small() {
         assert_eq!([1, 3, 6_100].map(buffer), [64 << 10, 64 << 10, 4 << 10]);
-        assert!((16 << 10..32 << 10).contains(&buffer(300)), "{}", buffer(300));
+        assert_eq!(buffer(1_024), 4 << 10);
+        assert!((8 << 10..16 << 10).contains(&buffer(300)), "{}", buffer(300));
     }
 
     #[tokio::test]
