@@ -43,6 +43,10 @@ const SETTLING: Duration = Duration::from_millis(20);
 /// Containers that may be due at once before more memory is taken for them. A first listing makes all of a node's due, once.
 const DUE_AT_REST: usize = 16;
 
+/// How long after an inspection failed for the first time the second one follows. Where many nodes come at once, a connection may be lost
+/// that the next one would not lose.
+const INSPECTED_AGAIN: Duration = Duration::from_secs(1);
+
 /// Where a listing is asked for while one is under way: how soon the next begins.
 const LISTING_AGAIN: Duration = Duration::from_millis(50);
 
@@ -264,7 +268,10 @@ impl Watching<'_> {
     /// The container wants an inspection, after a while.
     fn want(&mut self, id: InstanceId, after: Duration) {
         if self.pending.insert(id, self.captain.fleet().stamp()).is_none() {
-            self.due.push_back((Instant::now() + after, id));
+            let at = Instant::now() + after;
+            // At the end, but for the few that wait longer than others.
+            let place = self.due.iter().rposition(|(due, _)| *due <= at).map_or(0, |before| before + 1);
+            self.due.insert(place, (at, id));
         }
     }
 
@@ -379,11 +386,12 @@ impl Watching<'_> {
                 self.told.remove(&id);
                 fleet.write(|view| view.gone(stamp, node, id));
             }
-            // What the listing said of it stands, and the next listing asks again. If it is the whole engine that fails, the
-            // ping says so soon.
+            // What the listing said of it stands. It is asked for once more soon, and then by the next listing. If it is the whole
+            // engine that fails, the ping says so soon.
             Err(error) => {
                 if self.told.insert(id) {
                     warn!(%node, container = id.short(), %error, "a container cannot be inspected");
+                    self.want(id, INSPECTED_AGAIN);
                 }
             }
         }
