@@ -20,8 +20,10 @@ fn in_waiting(tag: &str) -> Vec<i32> {
     names.filter(waits).collect()
 }
 
-fn kill(pid: i32) {
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+/// The one in waiting. While it prepares itself, a process of its own looks like it.
+fn the_one_in_waiting(tag: &str) -> i32 {
+    eventually("one waits", || in_waiting(tag).len() == 1);
+    in_waiting(tag)[0]
 }
 
 #[test]
@@ -30,7 +32,7 @@ fn the_next_start_takes_the_one_in_waiting() {
     let tag = world.tag();
     assert!(world.jail.stand_by().unwrap());
     assert!(!world.jail.stand_by().unwrap(), "one is enough");
-    let [spare] = in_waiting(&tag)[..] else { panic!("not one in waiting: {:?}", in_waiting(&tag)) };
+    let spare = the_one_in_waiting(&tag);
     assert_eq!(world.jail.list().unwrap(), [], "it is no instance");
     assert_eq!(world.groups(), Vec::<std::path::PathBuf>::new(), "and has no groups");
     let first = world.start_alone("first", world.spec("echo \"$(id -u)\"; exec sleep 1000"));
@@ -52,14 +54,14 @@ fn a_start_does_without_one_that_was_killed() {
     let world = World::new();
     let tag = world.tag();
     world.jail.stand_by().unwrap();
-    in_waiting(&tag).into_iter().for_each(kill);
+    kill_process(Pid::from_raw(the_one_in_waiting(&tag)).unwrap(), Signal::KILL).unwrap();
     eventually("it is dead", || in_waiting(&tag).is_empty());
     let id = world.start_alone("alone", world.spec("echo hello"));
     world.exited(&id);
     assert_eq!(world.output(&id, Stream::Stdout), "hello\n");
     world.jail.clean(&id).unwrap();
     assert!(world.jail.stand_by().unwrap(), "another one can be had");
-    assert_eq!(in_waiting(&tag).len(), 1);
+    the_one_in_waiting(&tag);
 }
 
 #[test]
