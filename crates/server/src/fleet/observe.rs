@@ -157,7 +157,7 @@ impl View {
         }
     }
 
-    /// The listing agrees with what is known, or something newer is known: nothing to ask. Otherwise the state is taken over at
+    /// The listing agrees with what is known, or something newer is known: nothing to ask. Otherwise state and port are taken over at
     /// once, since the inspection that tells the rest may hang for one container only.
     fn confirm(&mut self, stamp: Stamp, sighting: &Sighting) -> bool {
         let Some(key) = self.table.key(sighting.id) else { return false };
@@ -170,6 +170,7 @@ impl View {
             return row.detailed && (!row.state.is_running() || row.port == sighting.port);
         }
         row.detailed = false;
+        row.port = sighting.port; // what has ended has none
         self.uncount(key);
         self.table.set_state(key, sighting.state);
         self.recount(key);

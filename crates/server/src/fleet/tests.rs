@@ -165,6 +165,18 @@ fn a_second_listing_asks_after_nothing() {
 }
 
 #[test]
+fn what_a_listing_says_has_ended_has_no_port() {
+    let fleet = fleet();
+    let stamp = fleet.stamp();
+    fleet.write(|view| view.observe(stamp, &instance(1, State::Running)));
+    let stamp = fleet.stamp();
+    let listed = fleet.write(|view| view.listed(stamp, &node(), &[sighting(1, State::Exited)], Timestamp(5)));
+    assert_eq!(listed.inspect, [id(1)]);
+    let told = fleet.read(|view| view.instance(id(1)).map(|instance| (instance.state(), instance.port())));
+    assert_eq!(told, Some((State::Exited, None)));
+}
+
+#[test]
 fn a_foreign_container_is_asked_after_once() {
     let fleet = fleet();
     let perhaps = Sighting { id: id(9), state: State::Running, owner: Owner::Perhaps, port: None };
