@@ -29,7 +29,8 @@ struct Created {
 /// What is mounted read-only in an instance on a stack: what Docker takes by itself (this list replaces its own), and every folder that a
 /// stack has by the file hierarchy standard. With the whole root file system read-only, Docker could give an instance a writable `/app`
 /// only by copying the slug. What lies beside these folders is sealed by ownership (`slugs::seal`), and so is everything where an engine
-/// does not know the field: Docker before 18.09, Podman. A path that a stack does not have is passed over by the engine.
+/// passes the list over, as Docker before 18.09 does. Of Podman it is not known.
+/// A path that a stack does not have is passed over by the engine.
 const READ_ONLY: [&str; 23] = [
     "/proc/asound",
     "/proc/bus",
