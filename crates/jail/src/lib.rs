@@ -20,8 +20,8 @@
 //!
 //! Invariants:
 //! - Liveness is told by the kernel (the lock), never by a pid alone; a pid is only used together with its start time.
-//! - Every mount lives in the instance's own mount namespace: the death of its last process removes them all. (What a monitor in waiting
-//!   has prepared lives in one that only its descriptor keeps.)
+//! - Every mount lives in the instance's own mount namespace: the death of its last process removes them all. (What all roots have in
+//!   common is prepared in one that only the server's descriptor keeps.)
 //! - The instance's first process dies with its monitor (parent-death signal), and the pid namespace with the first process.
 //! - What the machine does not allow is a [`Limitation`] in the probe's report and in the instance's state, never a silent omission.
 //! - `unsafe` lives in the module `sys` alone: one function per system call, each block justified.

@@ -21,7 +21,7 @@ use std::process::Command;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::common::Template;
+pub(crate) use self::common::{Template, build};
 use crate::cgroup::Groups;
 use crate::ground::Briefing;
 use crate::report::{Limitation, Mode};

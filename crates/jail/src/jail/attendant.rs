@@ -9,13 +9,14 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::Jail;
+use super::template::Template;
 use crate::monitor::Line;
 
 /// What the hidden role said, at most: an error fits, and nothing else is ever said.
@@ -29,14 +30,18 @@ const WAITING: &str = "waiting for ";
 #[derive(Debug)]
 pub(super) struct Attendant {
     /// What was executed; `None` when it has ended and left the work to a process of its own.
-    child: Option<Child>,
+    pub(super) child: Option<Child>,
     orders: ChildStdin,
     answer: ChildStdout,
+    /// The template that it was given.
+    pub(super) template: Option<Arc<Template>>,
 }
 
 impl Jail {
     /// Executes a role; `shown` is for those who list processes.
-    pub(super) fn execute(&self, role: &str, shown: &OsStr) -> io::Result<Attendant> {
+    pub(super) fn execute(&self, role: &str, shown: &OsStr, template: Option<Arc<Template>>) -> io::Result<Attendant> {
+        // The streams are the only descriptors that can be handed on safely while other threads execute programs too; this one is free.
+        let given = template.as_ref().map(|template| template.namespace());
         let mut child = Command::new(&self.helper.program)
             .args(&self.helper.arguments)
             .arg(role)
@@ -45,12 +50,12 @@ impl Jail {
             .env_clear() // the server's environment holds secrets, and the monitor needs nothing of it
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(given.transpose()?.map_or_else(Stdio::null, Stdio::from))
             .spawn()?;
         let (Some(orders), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        let mut executed = Attendant { child: Some(child), orders, answer };
+        let mut executed = Attendant { child: Some(child), orders, answer, template };
         executed.tell(&*self.ground)?;
         Ok(executed)
     }
@@ -66,8 +71,7 @@ impl Jail {
         // As long as the longest folder of an instance, which will be shown in its place.
         let most = self.instances().as_os_str().len() + 1 + crate::spec::ID_BYTES_MOST;
         let shown = format!("{:most$}", format!("{WAITING}{}", self.tag));
-        let mut executed = self.execute("monitor", shown.as_ref())?;
-        executed.tell(&Line::Base(self.bases.current()?.0))?;
+        let mut executed = self.execute("monitor", shown.as_ref(), self.have_template()?)?;
         // It ends as soon as it has left the waiting to its fork.
         if let Some(mut child) = executed.child.take() {
             child.wait()?;
@@ -84,7 +88,7 @@ impl Jail {
         {
             return Ok(spare);
         }
-        let mut executed = self.execute("monitor", dir.as_os_str())?;
+        let mut executed = self.execute("monitor", dir.as_os_str(), self.template())?;
         executed.tell(&Line::Place(dir.to_owned()))?;
         Ok(executed)
     }
@@ -104,7 +108,7 @@ impl Attendant {
 
     /// Everything that it says; `None` when patience ends first, and then it is killed, if it has not detached itself.
     pub(super) fn hear(mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
-        let heard = read_until(&mut self.answer, Instant::now() + patience);
+        let heard = self.listen(patience);
         if let Some(mut child) = self.child {
             // By itself it ends when it has spoken to the end.
             if !matches!(heard, Ok(Some(_))) {
@@ -113,6 +117,11 @@ impl Attendant {
             child.wait()?;
         }
         heard
+    }
+
+    /// The same, and it goes on.
+    pub(super) fn listen(&mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
+        read_until(&mut self.answer, Instant::now() + patience)
     }
 }
 

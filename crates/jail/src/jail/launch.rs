@@ -91,7 +91,8 @@ impl Jail {
         let mut monitor = self.monitor_of(dir)?;
         // While it begins with what it knows. Where this fails, it hears the end instead, and records the failure.
         let (base, kept) = self.bases.current()?;
-        monitor.tell(&Line::Base(base))?;
+        let prepared = monitor.template.as_ref().is_some_and(|template| template.serves(&base));
+        monitor.tell(&Line::Base { base, prepared })?;
         let heard = monitor.hear(patience);
         // The monitor, which has spoken by now, keeps it itself.
         drop(kept);

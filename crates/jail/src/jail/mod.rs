@@ -8,6 +8,7 @@ mod create;
 mod launch;
 mod observe;
 mod probe;
+mod template;
 
 use std::ffi::OsString;
 use std::fs;
@@ -31,6 +32,7 @@ pub use probe::ProbeError;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use self::attendant::Attendant;
+use self::template::Template;
 use crate::base::Bases;
 use crate::ground::Ground;
 use crate::spec::Id;
@@ -84,6 +86,8 @@ pub struct Jail {
     bases: Arc<Bases>,
     /// A monitor that waits for its instance: see [`Jail::stand_by`].
     spare: Arc<Mutex<Option<Attendant>>>,
+    /// What the roots of instances have in common, as far as it has been built: see [`Jail::stand_by`].
+    template: Arc<Mutex<Option<Arc<Template>>>>,
 }
 
 /// The state directory cannot be used.
@@ -112,7 +116,8 @@ impl Jail {
         let ground = Ground::survey(uids.start, state.join("mounts")).map_err(failed)?;
         let bases = Bases::open(state.join("bases"), ground.plan.seats(), &ground.boot).map_err(failed)?;
         let tag = format!("{:08x}", hash(state.as_os_str().as_bytes()) >> 32);
-        Ok(Self { state, helper, uids, tag, ground: Arc::new(ground), bases: Arc::new(bases), spare: Arc::default() })
+        let (ground, bases) = (Arc::new(ground), Arc::new(bases));
+        Ok(Self { state, helper, uids, tag, ground, bases, spare: Arc::default(), template: Arc::default() })
     }
 
     /// The ids of all instances, in order.

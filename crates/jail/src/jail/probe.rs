@@ -53,9 +53,9 @@ impl Jail {
         fs::create_dir_all(&slug)?;
         let record = rehearsal_record(name, self.uids.start, self.group(name), &slug)?;
         write_json(&dir.join("spec.json"), &record)?;
-        let mut rehearsing = self.execute("rehearse", dir.as_os_str())?;
+        let mut rehearsing = self.execute("rehearse", dir.as_os_str(), None)?;
         let (base, _kept) = self.bases.current()?;
-        rehearsing.tell(&Line::Base(base))?;
+        rehearsing.tell(&Line::Base { base, prepared: false })?;
         rehearsing.hear(PATIENCE)
     }
 }

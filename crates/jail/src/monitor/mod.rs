@@ -26,7 +26,7 @@ use self::orders::Orders;
 use crate::cgroup;
 use crate::ground::Ground;
 use crate::idmap::Blank;
-use crate::init::Template;
+use crate::init;
 use crate::report::{Limitation, Mode};
 use crate::setup::{Attempt, SetupError, Step};
 use crate::sys::{self, Forked};
@@ -46,6 +46,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, on_step: OnStep) -> E
     let perform = match role.to_str() {
         Some("monitor") => detach,
         Some("rehearse") => rehearsal::perform,
+        Some("template") => template,
         _ => return ExitCode::from(2),
     };
     match Orders::begin().and_then(|orders| perform(&shown, on_step, orders)) {
@@ -85,14 +86,28 @@ fn detach(shown: &std::ffi::OsStr, on_step: OnStep, mut orders: Orders) -> Resul
     }
 }
 
+/// What a process says that has built a template. Anything else is an error, or its death.
+pub(crate) const BUILT: &[u8] = b"built";
+
+/// Builds what all roots have in common in mounts of its own, says so, and keeps them until the server holds them too.
+fn template(_: &std::ffi::OsStr, _: OnStep, mut orders: Orders) -> Result<(), SetupError> {
+    let ground = orders.ground()?;
+    let (base, _) = orders.base()?;
+    sys::copy_mounts().attempt(Step::Namespaces, || "copy the mounts".into())?;
+    init::build(&base, &ground.mounts.join("root"), |_| {})?;
+    let mut server = std::io::stdout();
+    let told = server.write_all(BUILT).and_then(|()| server.flush());
+    // Closes it, which ends what is told.
+    told.and_then(|()| silence()).attempt(Step::Root, || "tell the server".into())?;
+    orders.end()
+}
+
 /// A monitor that can begin: what every start needs and no instance decides has been done.
 struct Ready {
     ground: Ground,
     orders: Orders,
     /// `None` where there is none to be had.
     owners: Option<Blank>,
-    /// Only after a while in waiting.
-    template: Option<Template>,
     limitation: Option<Limitation>,
 }
 
@@ -100,7 +115,7 @@ impl Ready {
     fn get(ground: Ground, orders: Orders, born: Option<&Path>) -> Self {
         let limitation = cgroup::leave_service(&ground.hierarchies, born);
         let owners = blank(&ground);
-        Self { ground, orders, owners, template: None, limitation }
+        Self { ground, orders, owners, limitation }
     }
 }
 
@@ -111,26 +126,18 @@ fn blank(ground: &Ground) -> Option<Blank> {
 
 /// Until it is told whose monitor it is. Nothing has to be undone if it never is.
 fn wait(shown: &std::ffi::OsStr, on_step: OnStep, mut ready: Ready, mut pipe: Pipe) -> i32 {
-    loop {
-        match ready.orders.line() {
-            Ok(Some(Line::Place(dir))) => {
-                if dir.as_os_str() != shown {
-                    // Only those who list processes miss it.
-                    let _ = sys::show_as_last_argument(shown.len(), dir.as_os_str().as_bytes());
-                }
-                return run::live(&dir, on_step, ready, pipe);
+    match ready.orders.place() {
+        Ok(Some(dir)) => {
+            if dir.as_os_str() != shown {
+                // Only those who list processes miss it.
+                let _ = sys::show_as_last_argument(shown.len(), dir.as_os_str().as_bytes());
             }
-            // An ordinary user's instances have each a user namespace, and mounts that belong to it.
-            Ok(Some(Line::Base(base))) if ready.ground.mode == Mode::Root => {
-                // Without it the first process builds its root from the ground.
-                ready.template = Template::of(base, &ready.ground.mounts.join("root")).ok().flatten();
-            }
-            Ok(Some(Line::Base(_))) => {}
-            Ok(None) => return 0,
-            Err(error) => {
-                let _ = speak(&mut pipe, &error);
-                return 1;
-            }
+            run::live(&dir, on_step, ready, pipe)
+        }
+        Ok(None) => 0,
+        Err(error) => {
+            let _ = speak(&mut pipe, &error);
+            1
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::state::now_ms;
 /// Rehearses in the directory `dir`, prepared as for an instance and with the empty folder `slug`, and prints the report to standard output.
 pub(super) fn perform(dir: &OsStr, on_step: OnStep, mut orders: Orders) -> Result<(), SetupError> {
     let dir = Path::new(dir);
-    let briefing = Briefing { ground: orders.ground()?, base: orders.base()? };
+    let briefing = Briefing { ground: orders.ground()?, base: orders.base()?.0 };
     let ground = &briefing.ground;
     let record: Record = record(dir).attempt(Step::Read, || format!("read {:?}", dir.join("spec.json")))?;
     let mut limitations: Vec<Limitation> = Vec::new();

@@ -134,7 +134,7 @@ impl<'a> Stage<'a> {
 
     fn start(self) -> Result<Started<'a>, NotStarted> {
         let Self { dir, on_step, record, ready, me, lock, paths } = self;
-        let Ready { ground, mut orders, owners, template, limitation } = ready;
+        let Ready { ground, mut orders, owners, limitation } = ready;
         let fail = |error| NotStarted { error, groups: Groups::new(paths.clone()), holds_state: true };
         let (groups, limited) = ground
             .plan
@@ -143,10 +143,9 @@ impl<'a> Stage<'a> {
             .map_err(fail)?;
         on_step(dir, Step::Cgroup);
         let limitations: Vec<Limitation> = limitation.into_iter().chain(limited).collect();
-        let base = orders.base().map_err(fail)?;
+        let (base, template) = orders.base().map_err(fail)?;
         // Where it is not there any more, the first process says so.
         let kept = base.keep().attempt(Step::Root, || format!("lock {:?}", base.dir)).map_err(fail)?;
-        let template = template.filter(|template| template.serves(&base));
         let briefing = Briefing { ground, base };
         let wanted = FirstProcess {
             dir,

@@ -35,8 +35,9 @@ const SUSTAINED_ON_DOCKER: usize = 24;
 const AT_ONCE: usize = 4;
 const MANY: usize = 500;
 const FEW: usize = 5;
-/// Samples of a call that takes microseconds to milliseconds.
-const SAMPLES: usize = 60;
+/// How often from few instances to many and back again, and samples each time of a call that takes microseconds to milliseconds.
+const TURNS: usize = 8;
+const SAMPLES: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(30);
 const EMBEDDED: &str = "embedded";
 
@@ -189,26 +190,42 @@ impl Ground {
         report.section(&format!("embedded: {MANY} idle instances"));
         let mut wire = self.wire().await;
         let mut ids = Vec::new();
-        while ids.len() < FEW {
-            ids.push(self.start(&mut wire, EMBEDDED).await);
+        // In turns, and each look at many between two at few: what the machine does meanwhile comes to both.
+        self.have(FEW, &mut ids, &mut wire).await;
+        let (mut few, mut many) = (vec![self.calls(&mut wire, &ids[0], FEW).await], Vec::new());
+        for _ in 0..TURNS {
+            self.have(MANY, &mut ids, &mut wire).await;
+            many.push(self.calls(&mut wire, &ids[0], MANY).await);
+            if many.len() == 1 {
+                let (own, shown) = self.weights(&ids);
+                report.at_most("monitor and runner together, MiB each", own, &shown, 3.0);
+            }
+            self.have(FEW, &mut ids, &mut wire).await;
+            few.push(self.calls(&mut wire, &ids[0], FEW).await);
         }
-        let few = self.calls(&mut wire, &ids[0], FEW).await;
-        while ids.len() < MANY {
-            ids.push(self.start(&mut wire, EMBEDDED).await);
-        }
-        let many = self.calls(&mut wire, &ids[0], MANY).await;
-        let (own, shown) = self.weights(&ids);
-        report.at_most("monitor and runner together, MiB each", own, &shown, 3.0);
-        for (name, few, many) in
-            [("POST", few.post, many.post), ("GET of one", few.one, many.one), ("GET of all, each", few.all, many.all)]
-        {
-            let ratio = many.median() / few.median();
-            let shown = format!("{ratio:.2}: {} µs, with {FEW} {} µs", many.shown(1), few.shown(1));
+        self.have(0, &mut ids, &mut wire).await;
+        let kinds: [(&str, fn(&Calls) -> &Series); 3] = [
+            ("POST", |calls| &calls.post),
+            ("GET of one", |calls| &calls.one),
+            ("GET of all, each", |calls| &calls.all),
+        ];
+        for (name, of) in kinds {
+            let medians = |calls: &[Calls]| calls.iter().map(|calls| of(calls).median()).collect::<Series>();
+            let (few, many) = (medians(&few[..TURNS]).midpoint(&medians(&few[1..])), medians(&many));
+            let ratio = many.over(&few);
+            let shown = format!("{}: {} µs, with {FEW} {} µs", ratio.shown(2), many.shown(1), few.shown(1));
             // Medians of microseconds on a machine that others use as well: a fifth is noise.
-            report.at_most(&format!("{name}, over the same with {FEW}"), ratio, &shown, 1.2);
+            report.at_most(&format!("{name}, over the same with {FEW}"), ratio.median(), &shown, 1.2);
         }
-        for id in &ids {
-            self.stop(&mut wire, id).await;
+    }
+
+    /// Starts or stops until so many are there.
+    async fn have(&self, count: usize, ids: &mut Vec<String>, wire: &mut Wire) {
+        while ids.len() < count {
+            ids.push(self.start(wire, EMBEDDED).await);
+        }
+        for id in ids.drain(count..) {
+            self.stop(wire, &id).await;
         }
     }
 

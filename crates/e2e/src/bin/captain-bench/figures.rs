@@ -55,6 +55,12 @@ impl Report {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Series(Vec<f64>);
 
+impl FromIterator<f64> for Series {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
 impl Series {
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
