@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
-use crate::cgroup::{self, Hierarchies, Plan};
+use crate::cgroup::{Hierarchies, Plan};
 use crate::process::boot_id;
 use crate::report::Mode;
 use crate::uids;
@@ -34,9 +34,9 @@ pub(crate) struct Briefing {
 }
 
 impl Ground {
-    /// `uid` is one that instances get. Makes the folders for control groups; those in `mounts` are there.
+    /// `uid` is one that instances get. Makes the folders for control groups, and leaves this process's own group where they want it to; those in
+    /// `mounts` are there.
     pub(crate) fn survey(uid: u32, mounts: PathBuf) -> io::Result<Self> {
-        cgroup::make_room()?;
         let map = fs::read_to_string("/proc/self/uid_map")?;
         let hierarchies = Hierarchies::discover()?;
         Ok(Self {

@@ -1,6 +1,7 @@
 //! What this machine allows, and what it does not.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,12 @@ pub enum Limitation {
         /// Why.
         reason: String,
     },
+    /// The server had to leave the group in which it was started to those of its instances: as long as these are there, no process can be put
+    /// into that group, hence its service not be started again.
+    NoWayBack {
+        /// The group.
+        group: PathBuf,
+    },
 }
 
 impl fmt::Display for Resource {
@@ -107,6 +114,11 @@ impl fmt::Display for Limitation {
             Self::MonitorsShareGroup { reason } => {
                 write!(f, "stopping captain's service may kill the instances (use KillMode=process): {reason}")
             }
+            Self::NoWayBack { group } => write!(
+                f,
+                "captain's service cannot be started again while instances run (use DelegateSubgroup=captain-server, of systemd 254): no \
+                 process can be put into {group:?} beside theirs"
+            ),
         }
     }
 }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::report::Layout;
 
 /// Our folder in each hierarchy. Everything below it is ours, nothing outside of it is ever touched.
-const OURS: &str = "captain";
+pub(super) const OURS: &str = "captain";
 
 /// Where the server moves itself when its own group must hold groups: on version 2 a group with children limits them only while it
 /// has no processes of its own.
-pub(crate) const SERVER_LEAF: &str = "captain-server";
+pub(super) const SERVER_LEAF: &str = "captain-server";
 
 /// A mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +33,28 @@ impl Hierarchy {
         self.controllers.iter().any(|c| c == controller)
     }
 
-    /// The folders under which groups may be made, best first: at the top, outside of whatever service started us, so that ending that
-    /// service spares the instances; else below our own group, which is where delegation puts an ordinary user.
-    pub(crate) fn bases(&self) -> [PathBuf; 2] {
-        let own = if self.own.ends_with(SERVER_LEAF) { self.own.parent().unwrap_or(&self.own) } else { &self.own };
-        [self.mount.join(OURS), self.mount.join(own).join(OURS)]
+    /// The groups in which a folder of ours may be, best first: from the top, which is outside of whatever service started us, so that
+    /// ending that service spares the instances, down to our own, which is where delegation puts an ordinary user.
+    pub(super) fn parents(&self) -> Vec<PathBuf> {
+        let mut parents: Vec<PathBuf> = self.home().ancestors().map(|group| self.mount.join(group)).collect();
+        parents.reverse();
+        parents
+    }
+
+    /// Those folders.
+    pub(super) fn bases(&self) -> Vec<PathBuf> {
+        self.parents().iter().map(|parent| parent.join(OURS)).collect()
+    }
+
+    /// The group in which we were started.
+    fn home(&self) -> &Path {
+        if self.own.ends_with(SERVER_LEAF) { self.own.parent().unwrap_or(&self.own) } else { &self.own }
+    }
+
+    /// The group of the service that we are part of: systemd's names tell, where there are any. A service may have put us below its own.
+    pub(super) fn service(&self) -> PathBuf {
+        let is_unit = |group: &&Path| group.extension().is_some_and(|kind| kind == "service" || kind == "scope");
+        self.mount.join(self.own.ancestors().find(is_unit).unwrap_or(self.home()))
     }
 
     /// Where an instance sees its own group of this hierarchy, relative to its root: `/sys/fs/cgroup/memory`, or `/sys/fs/cgroup` itself
@@ -165,8 +182,8 @@ mod tests {
         assert_eq!(found.with("cpu"), found.with("cpuacct"));
         let memory = found.with("memory").unwrap();
         assert!(!memory.unified && !memory.at_top());
-        assert_eq!(memory.bases()[0], Path::new("/sys/fs/cgroup/memory/captain"));
-        assert_eq!(memory.bases()[1], Path::new("/sys/fs/cgroup/memory/user.slice/captain"));
+        let bases = ["/sys/fs/cgroup/memory/captain", "/sys/fs/cgroup/memory/user.slice/captain"].map(Path::new);
+        assert_eq!(memory.bases(), bases);
         assert!(found.with("cpu").unwrap().at_top());
         assert_eq!(memory.seat(), Path::new("sys/fs/cgroup/memory"));
         assert_eq!(found.with("pids"), None);
@@ -182,8 +199,11 @@ mod tests {
         );
         assert_eq!(found.layout(), Layout::V2);
         assert_eq!(found.with("memory").unwrap().seat(), Path::new("sys/fs/cgroup"));
-        let bases = found.with("memory").unwrap().bases();
-        assert_eq!(bases[1], Path::new("/sys/fs/cgroup/user.slice/user@1.service/app/captain"));
+        let bases = ["", "user.slice/", "user.slice/user@1.service/", "user.slice/user@1.service/app/"]
+            .map(|parent| Path::new("/sys/fs/cgroup").join(parent).join("captain"));
+        assert_eq!(found.with("memory").unwrap().bases(), bases);
+        let service = found.with("memory").unwrap().service();
+        assert_eq!(service, Path::new("/sys/fs/cgroup/user.slice/user@1.service"));
     }
 
     #[test]

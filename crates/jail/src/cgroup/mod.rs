@@ -1,9 +1,11 @@
 //! The control groups of an instance: made, joined, read, emptied and removed.
 //!
-//! One group per hierarchy that limits something, each at `<base>/<name>`, `base` being a folder of ours (see `layout`). Everything is
-//! a small file of the kernel's, so this needs no library. What cannot be limited is returned as a [`Limitation`].
+//! One group per hierarchy that limits something, each at `<base>/<name>`, `base` being a folder of ours (see `plan`). Everything is
+//! a small file of the kernel's, so this needs no library. What cannot be limited is returned as a
+//! [`Limitation`](crate::report::Limitation).
 
 mod layout;
+mod plan;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,10 +13,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub(crate) use layout::{Hierarchies, Hierarchy, SERVER_LEAF};
+pub(crate) use layout::{Hierarchies, Hierarchy};
+pub(crate) use plan::Plan;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Limitation, Resource};
+use crate::report::Resource;
 use crate::spec::Limits;
 use crate::sys::{self, Forked};
 
@@ -78,119 +81,8 @@ pub(crate) struct Groups {
     unified: Option<usize>,
 }
 
-/// The hierarchies in which groups are wanted, with the base in each. Nothing is made but the bases.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Plan {
-    places: Vec<(Hierarchy, PathBuf)>,
-    pub(crate) limitations: Vec<Limitation>,
-}
-
-impl Plan {
-    pub(crate) fn new(hierarchies: &Hierarchies) -> Self {
-        let mut plan = Self { places: Vec::new(), limitations: Vec::new() };
-        for (controller, resource) in [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("pids", Resource::Pids)] {
-            if hierarchies.with(controller).is_none() {
-                let reason = format!("no control group hierarchy with {controller} is mounted");
-                plan.limitations.push(Limitation::Unlimited { resource, reason });
-            }
-        }
-        for hierarchy in hierarchies.0.iter().filter(|h| CONTROLLERS.iter().any(|c| h.has(c))) {
-            match base(hierarchy) {
-                Ok(base) => plan.places.push((hierarchy.clone(), base)),
-                Err(error) => {
-                    let reason = format!("no group can be made in {:?}: {error}", hierarchy.mount);
-                    plan.limitations.extend(unlimited(hierarchy, &reason));
-                }
-            }
-        }
-        plan
-    }
-
-    /// Where the groups will be.
-    pub(crate) fn paths(&self, name: &str) -> Vec<PathBuf> {
-        self.places.iter().map(|(_, base)| base.join(name)).collect()
-    }
-
-    /// Where an instance sees them, in the same order.
-    pub(crate) fn seats(&self) -> Vec<PathBuf> {
-        self.places.iter().map(|(hierarchy, _)| hierarchy.seat()).collect()
-    }
-
-    /// Makes them and sets the limits.
-    pub(crate) fn make(&self, name: &str, limits: &Limits) -> io::Result<(Groups, Vec<Limitation>)> {
-        let mut limitations = self.limitations.clone();
-        let mut paths = Vec::new();
-        for (hierarchy, base) in &self.places {
-            let group = base.join(name);
-            match make_dir(&group) {
-                // Somebody has tidied up since the plan was made.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_base(hierarchy, base).and_then(|()| make_dir(&group))?;
-                }
-                made => made?,
-            }
-            for rule in rules(hierarchy, limits) {
-                if let Err(error) = fs::write(group.join(rule.file), rule.value.to_string()) {
-                    // A kernel without swap accounting has no such file; without swap there is nothing to limit either.
-                    if rule.resource != Resource::Swap || has_swap() {
-                        let reason = format!("{} cannot be set in {group:?}: {error}", rule.file);
-                        limitations.push(Limitation::Unlimited { resource: rule.resource, reason });
-                    }
-                }
-            }
-            paths.push(group);
-        }
-        let unified = self.places.iter().position(|(hierarchy, _)| hierarchy.unified);
-        Ok((Groups { paths, unified }, limitations))
-    }
-}
-
-fn unlimited(hierarchy: &Hierarchy, reason: &str) -> Vec<Limitation> {
-    let limits = Limits::default();
-    let mut resources: Vec<Resource> = rules(hierarchy, &limits).into_iter().map(|rule| rule.resource).collect();
-    resources.retain(|resource| *resource != Resource::Swap);
-    resources.into_iter().map(|resource| Limitation::Unlimited { resource, reason: reason.to_owned() }).collect()
-}
-
 fn has_swap() -> bool {
     fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1)
-}
-
-/// The first base of the hierarchy in which groups can be made.
-fn base(hierarchy: &Hierarchy) -> io::Result<PathBuf> {
-    let mut refusal = io::Error::from(io::ErrorKind::NotFound);
-    for base in hierarchy.bases() {
-        match make_base(hierarchy, &base) {
-            Ok(()) => return Ok(base),
-            Err(error) => refusal = error,
-        }
-    }
-    Err(refusal)
-}
-
-fn make_base(hierarchy: &Hierarchy, base: &Path) -> io::Result<()> {
-    if hierarchy.unified
-        && let Some(parent) = base.parent()
-    {
-        hand_down(hierarchy, parent);
-    }
-    make_dir(base).and_then(|()| writable(base))?;
-    if hierarchy.unified {
-        hand_down(hierarchy, base);
-    }
-    Ok(())
-}
-
-/// Lets the children of a version 2 group use the controllers. Refusals show up later, as limits that cannot be set: those are reported.
-fn hand_down(hierarchy: &Hierarchy, group: &Path) {
-    let control = group.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&control).unwrap_or_default();
-    for controller in CONTROLLERS.iter().filter(|c| hierarchy.has(c)) {
-        if !enabled.split_ascii_whitespace().any(|on| on == *controller) {
-            // One at a time: a list is refused as a whole.
-            let _ = fs::write(&control, format!("+{controller}"));
-        }
-    }
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
@@ -198,11 +90,6 @@ fn make_dir(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Whether processes may be put below the base: somebody else's folder of the same name does not serve.
-fn writable(base: &Path) -> io::Result<()> {
-    fs::OpenOptions::new().write(true).open(base.join("cgroup.procs")).map(drop)
 }
 
 /// Forks into the new namespaces and, where that is possible, into the version 2 group `group`. Says on both sides whether it was.
@@ -218,44 +105,6 @@ pub(crate) fn fork(namespaces: i32, group: Option<&Path>) -> io::Result<(Forked,
     }
 }
 
-/// The folder for monitors in a hierarchy: outside of whatever service the server is in.
-fn refuge(hierarchy: &Hierarchy) -> PathBuf {
-    hierarchy.bases()[0].join("monitors")
-}
-
-/// The group of version 2 into which a monitor is best born, if it has to leave the server's. The first monitor of all makes it.
-pub(crate) fn birthplace(hierarchies: &Hierarchies) -> Option<PathBuf> {
-    hierarchies.0.iter().find(|h| h.unified && !h.at_top()).map(refuge)
-}
-
-/// Moves this process out of the groups in which it was started, wherever that is possible, so that ending the server's service does not
-/// end the monitors. Says where it was not.
-///
-/// `born` is the group of version 2 into which it was born already.
-pub(crate) fn leave_service(hierarchies: &Hierarchies, born: Option<&Path>) -> Option<Limitation> {
-    let mut stuck = None;
-    for hierarchy in hierarchies.0.iter().filter(|h| !h.at_top()) {
-        let refuge = refuge(hierarchy);
-        if born == Some(&refuge) || hierarchy.mount.join(&hierarchy.own) == refuge {
-            continue;
-        }
-        let moved = match enter(&refuge) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_dir(&hierarchy.bases()[0]).and_then(|()| make_dir(&refuge)).and_then(|()| enter(&refuge))
-            }
-            entered => entered,
-        };
-        // Service managers end services by the unified hierarchy, or by their own named one; the others only share limits.
-        let tracked = hierarchy.unified || hierarchy.controllers.iter().any(|c| c.starts_with("name="));
-        if let Err(error) = moved
-            && tracked
-        {
-            stuck = Some(Limitation::MonitorsShareGroup { reason: format!("cannot move to {refuge:?}: {error}") });
-        }
-    }
-    stuck
-}
-
 /// Moves this process, which has one thread. On version 1 through `tasks`: a thread that moves itself is spared the lock on all forks and
 /// exits of the machine, which `cgroup.procs` takes and which costs milliseconds.
 fn enter(group: &Path) -> io::Result<()> {
@@ -265,23 +114,6 @@ fn enter(group: &Path) -> io::Result<()> {
         opened => opened?,
     }
     .write_all(b"0")
-}
-
-/// Where only the server's own group of version 2 is ours (delegation), the server must leave it for a leaf before groups below it can
-/// have limits. Does nothing where it is not needed or not allowed; the rehearsal then reports what is missing.
-pub(crate) fn make_room() -> io::Result<()> {
-    for hierarchy in Hierarchies::discover()?.0.iter().filter(|h| h.unified && h.has("memory")) {
-        let own = hierarchy.mount.join(&hierarchy.own);
-        if hierarchy.at_top() || hierarchy.own.ends_with(SERVER_LEAF) || writable(&hierarchy.mount).is_ok() {
-            continue;
-        }
-        let alone = fs::read_to_string(own.join("cgroup.procs"))
-            .is_ok_and(|pids| pids.trim() == std::process::id().to_string());
-        if alone && make_dir(&own.join(SERVER_LEAF)).is_ok() {
-            fs::write(own.join(SERVER_LEAF).join("cgroup.procs"), "0")?;
-        }
-    }
-    Ok(())
 }
 
 impl Groups {
@@ -370,7 +202,6 @@ pub(crate) fn ours(prefix: &str) -> io::Result<Vec<PathBuf>> {
             }
         }
     }
-    // At the top, both bases are the same.
     found.sort_unstable();
     found.dedup();
     Ok(found)

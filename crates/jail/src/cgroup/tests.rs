@@ -1,6 +1,7 @@
 //! Against folders that look like hierarchies: the kernel here has its controllers on version 1, and version 2 must be written right too.
 
 use super::*;
+use crate::report::Limitation;
 
 fn hierarchy(mount: &Path, controllers: &[&str], unified: bool) -> Hierarchy {
     let controllers = controllers.iter().map(|c| (*c).to_owned()).collect();
@@ -48,6 +49,7 @@ fn the_units_of_weights_agree_at_their_ends() {
 fn a_group_below_our_own_serves_where_the_top_is_not_ours() {
     let mount = tempfile::tempdir().unwrap();
     let ours = mount.path().join("service/captain");
+    group(&mount.path().join("service"));
     group(&ours);
     // A file in the way stands for a top that refuses us (as root, permissions would not).
     fs::write(mount.path().join("captain"), "").unwrap();

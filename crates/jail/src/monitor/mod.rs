@@ -67,7 +67,7 @@ fn speak(to: &mut impl Write, error: &SetupError) -> std::io::Result<()> {
 /// Forks; the parent ends at once, and the child lives the monitor's life.
 fn detach(shown: &std::ffi::OsStr, on_step: OnStep, mut orders: Orders) -> Result<(), SetupError> {
     let ground = orders.ground()?;
-    let birthplace = cgroup::birthplace(&ground.hierarchies);
+    let birthplace = ground.plan.birthplace().map(Path::to_owned);
     let (forked, born) = cgroup::fork(0, birthplace.as_deref()).attempt(Step::Detach, || "fork the monitor".into())?;
     match forked {
         Forked::Parent { .. } => Ok(()),
@@ -113,7 +113,7 @@ struct Ready {
 
 impl Ready {
     fn get(ground: Ground, orders: Orders, born: Option<&Path>) -> Self {
-        let limitation = cgroup::leave_service(&ground.hierarchies, born);
+        let limitation = ground.plan.leave_service(born);
         let owners = blank(&ground);
         Self { ground, orders, owners, limitation }
     }

@@ -11,7 +11,7 @@ use rustix::process::{WaitOptions, waitpid};
 use super::orders::Orders;
 use super::run::{FirstProcess, first_process};
 use super::{OnStep, blank};
-use crate::cgroup::{self, Groups};
+use crate::cgroup::Groups;
 use crate::ground::Briefing;
 use crate::report::{Limitation, Report};
 use crate::setup::{Attempt, SetupError, Step};
@@ -25,7 +25,7 @@ pub(super) fn perform(dir: &OsStr, on_step: OnStep, mut orders: Orders) -> Resul
     let ground = &briefing.ground;
     let record: Record = record(dir).attempt(Step::Read, || format!("read {:?}", dir.join("spec.json")))?;
     let mut limitations: Vec<Limitation> = Vec::new();
-    limitations.extend(cgroup::leave_service(&ground.hierarchies, None));
+    limitations.extend(ground.plan.leave_service(None));
     let groups = Groups::new(ground.plan.paths(&record.group));
     let rehearsed = ground
         .plan

@@ -4,13 +4,14 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use captain_jail::log::Stream;
 use captain_jail::{Id, Limits};
 
 use crate::user::{NOBODY, User};
-use crate::world::{World, eventually};
+use crate::world::{PROBE, World, eventually};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -63,25 +64,40 @@ fn one_that_is_born_in_its_group_sees_it_as_the_top() {
     assert_eq!(outcome.stdout.lines().next(), Some("0::/"), "{}", outcome.stdout);
 }
 
-/// A part of the hierarchy that is a user's, as systemd's `user@` delegates it: the folder and the files by which processes and controllers
-/// are moved. The service in it is a group that the user made.
+/// A service of which a service manager has made this much a user's: the folders of these groups, and the files by which processes and
+/// controllers are moved.
 struct Delegated {
     top: PathBuf,
 }
 
 impl Delegated {
-    fn new(name: &str) -> Self {
+    /// The group of the service, as by systemd's `User=` and `Delegate=yes`.
+    fn service(name: &str) -> Self {
+        Self::new(name, &["service"])
+    }
+
+    /// The group around it too, as for a service of the user's own manager.
+    fn manager(name: &str) -> Self {
+        Self::new(name, &["", "service"])
+    }
+
+    fn new(name: &str, groups: &[&str]) -> Self {
         let top = Path::new(MOUNT).join(name);
-        let service = top.join("service");
         hand_down(Path::new(MOUNT));
-        fs::create_dir_all(&service).unwrap();
+        fs::create_dir_all(top.join("service")).unwrap();
         hand_down(&top);
-        for group in [&top, &service] {
+        for group in groups {
             for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-                chown(group.join(file), Some(NOBODY), Some(NOBODY)).unwrap();
+                chown(top.join(group).join(file), Some(NOBODY), Some(NOBODY)).unwrap();
             }
         }
         Self { top }
+    }
+
+    /// Those below the folder of ours in this group that belong to instances.
+    fn instances(&self, group: &str) -> Vec<PathBuf> {
+        let found = fs::read_dir(self.top.join(group).join("captain")).unwrap().flatten();
+        found.map(|e| e.path()).filter(|path| path.is_dir() && !path.ends_with("monitors")).collect()
     }
 
     /// The words before a command that run it as the service, in this group of it.
@@ -128,19 +144,46 @@ fn hand_down(group: &Path) {
 #[test]
 #[ignore = "needs control groups of version 2: scripts/v2"]
 fn a_user_with_a_delegated_group_has_its_limits_held() {
-    let delegated = Delegated::new("captain-test-delegated");
+    let delegated = Delegated::service("captain-test-delegated");
     let user = User::new();
     // The first start moves itself out of the way of the groups below. From then on there is no place for processes but in a leaf, which
     // a service manager has to be told (systemd's DelegateSubgroup).
     let report = user.by_shell(&delegated.as_service(""), &["probe"]);
-    let service = |arguments: &[&str]| user.by_shell(&delegated.as_service("captain-server"), arguments);
+    assert!(report.contains("service cannot be started again"), "{report}");
+    let refused = fs::write(delegated.top.join("service/cgroup.procs"), "0").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ResourceBusy);
+    let report = user.by_shell(&delegated.as_service("captain-server"), &["probe"]);
+    assert!(!report.contains("service cannot be started again"), "{report}");
+    assert!(report.contains("stopping captain's service may kill"), "{report}");
+    limits_are_held(&user, &delegated.as_service("captain-server"));
+    assert_eq!(delegated.instances("service"), Vec::<PathBuf>::new());
+}
+
+#[test]
+#[ignore = "needs control groups of version 2: scripts/v2"]
+fn a_service_of_a_users_manager_has_its_instances_beside_it() {
+    let delegated = Delegated::manager("captain-test-manager");
+    let user = User::new();
+    // Any number of times: its group stays a leaf.
+    for _ in 0..2 {
+        let report = user.by_shell(&delegated.as_service(""), &["probe"]);
+        assert!(report.contains("mode User, control groups V2"), "{report}");
+        assert!(!report.contains("captain's service"), "{report}");
+    }
+    limits_are_held(&user, &delegated.as_service(""));
+    assert_eq!(delegated.instances(""), Vec::<PathBuf>::new());
+    assert!(!delegated.top.join("service/captain").exists());
+}
+
+fn limits_are_held(user: &User, service: &str) {
+    let report = user.by_shell(service, &["probe"]);
     assert!(report.contains("mode User, control groups V2"), "{report}");
     for resource in ["memory", "CPU", "the number of processes"] {
         assert!(!report.contains(&format!("{resource} of instances is not limited")), "{report}");
     }
     let slug = user.slug().display().to_string();
     let run = |memory: &str, script: &str| {
-        service(&["run", "--slug", &slug, "--memory", memory, "--", "/bin/sh", "-c", script])
+        user.by_shell(service, &["run", "--slug", &slug, "--memory", memory, "--", "/bin/sh", "-c", script])
     };
     let seen = run("48", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.weight");
     assert_eq!(seen, format!("{}\n512\n39\n", 48 << 20));
@@ -148,10 +191,26 @@ fn a_user_with_a_delegated_group_has_its_limits_held() {
     assert!(bombed.contains("killed for want of memory"), "{bombed}");
     let forked = run("512", FORK_BOMB);
     assert!(!forked.contains("ALL") && forked.to_lowercase().contains("fork"), "{forked}");
-    let left = fs::read_dir(delegated.top.join("service/captain")).unwrap().flatten();
-    let left: Vec<PathBuf> =
-        left.map(|e| e.path()).filter(|path| path.is_dir() && !path.ends_with("monitors")).collect();
-    assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+#[test]
+#[ignore = "needs control groups of version 2: scripts/v2"]
+fn the_only_process_of_a_container_makes_room_at_its_top() {
+    let world = World::new();
+    let container = Path::new(MOUNT).join("captain-test-container");
+    hand_down(Path::new(MOUNT));
+    fs::create_dir(&container).unwrap();
+    // Of a group namespace of its own it sees nothing but this group, as the top of a hierarchy.
+    let inside = format!(
+        "umount -R {MOUNT} && mount -t cgroup2 none {MOUNT} && exec {PROBE} probe --state {}",
+        world.state().display()
+    );
+    let before = format!("echo 0 > {}/cgroup.procs && exec unshare --cgroup --mount sh -c \"$0\"", container.display());
+    let output = Command::new("sh").args(["-c", &before, &inside]).output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.contains("mode Root, control groups V2"), "{report}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!report.contains("of instances is not limited"), "{report}");
+    assert!(container.join("captain-server").exists() && container.join("captain").exists());
 }
 
 #[test]
