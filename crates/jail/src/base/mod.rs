@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,14 @@ pub(crate) struct Base {
 
 /// Keeps a base from being taken away, while it exists.
 #[derive(Debug)]
-pub(crate) struct Kept(#[expect(dead_code, reason = "the open descriptor is the lock")] File);
+pub(crate) struct Kept(File);
+
+impl Kept {
+    /// A removed folder has no names.
+    fn is_still_at(&self, dir: &Path) -> io::Result<bool> {
+        Ok(self.0.metadata()?.nlink() > 0 && dir.exists())
+    }
+}
 
 impl Base {
     /// `None` if it is not there (any more).
@@ -42,8 +49,9 @@ impl Base {
             opened => opened?,
         };
         folder.lock_shared()?;
-        // Removed while we waited: a removed folder has no names.
-        Ok((folder.metadata()?.nlink() > 0 && self.dir.exists()).then_some(Kept(folder)))
+        let kept = Kept(folder);
+        // It may have been removed while we waited.
+        Ok(kept.is_still_at(&self.dir)?.then_some(kept))
     }
 }
 
@@ -55,7 +63,15 @@ pub(crate) struct Bases {
     places: Vec<PathBuf>,
     /// Part of the name: what was written before a crash of the machine may be torn, and is not trusted after it.
     boot: String,
-    current: Mutex<Option<(Vec<[u64; 5]>, Base)>>,
+    current: Mutex<Option<Current>>,
+}
+
+/// Kept as long as it is current: to lock it anew for each start would go through the locks of all instances.
+#[derive(Debug)]
+struct Current {
+    made_from: Vec<[u64; 5]>,
+    base: Base,
+    kept: Arc<Kept>,
 }
 
 impl Bases {
@@ -65,20 +81,20 @@ impl Bases {
     }
 
     /// The base for the host as it is now.
-    pub(crate) fn current(&self) -> io::Result<(Base, Kept)> {
+    pub(crate) fn current(&self) -> io::Result<(Base, Arc<Kept>)> {
         let print = host::fingerprint(Path::new("/"));
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made_from, base)) = &*current
+        if let Some(Current { made_from, base, kept }) = &*current
             && *made_from == print
-            && let Some(kept) = base.keep()?
+            && kept.is_still_at(&base.dir)?
         {
-            return Ok((base.clone(), kept));
+            return Ok((base.clone(), Arc::clone(kept)));
         }
         let entries = host::entries(Path::new("/"))?;
         let base = Base { dir: self.dir.join(self.name(&entries)), mounts: mounts(&entries) };
         loop {
-            if let Some(kept) = base.keep()? {
-                *current = Some((print, base.clone()));
+            if let Some(kept) = base.keep()?.map(Arc::new) {
+                *current = Some(Current { made_from: print, base: base.clone(), kept: Arc::clone(&kept) });
                 return Ok((base, kept));
             }
             self.make(&base.dir, &entries)?;
@@ -119,7 +135,7 @@ impl Bases {
     /// Removes those that nobody uses. Says which.
     pub(crate) fn sweep(&self) -> Vec<(PathBuf, io::Result<()>)> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = current.as_ref().map(|(_, base)| base.dir.clone());
+        let wanted = current.as_ref().map(|current| current.base.dir.clone());
         let Ok(all) = fs::read_dir(&self.dir) else { return Vec::new() };
         let old = all.flatten().map(|entry| entry.path()).filter(|path| Some(path) != wanted.as_ref() && is_old(path));
         old.filter_map(|path| Some((path.clone(), take_away(&path).transpose()?))).collect()
@@ -242,9 +258,13 @@ mod tests {
         let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(600);
         File::open(&base.dir).unwrap().set_modified(long_ago).unwrap();
         assert!(later.sweep().is_empty(), "it is used");
-        drop(kept);
+        drop((one, kept));
+        assert!(later.sweep().is_empty(), "and would be by the next start of the other");
+        fs::remove_dir_all(&base.dir).unwrap();
+        assert!(other.current().unwrap().0.dir.is_dir(), "made again where it is missing");
+        File::open(&base.dir).unwrap().set_modified(long_ago).unwrap();
+        drop(other);
         assert_eq!(later.sweep().len(), 1);
         assert!(base.keep().unwrap().is_none());
-        assert!(one.current().unwrap().0.dir.is_dir(), "made again where it is missing");
     }
 }

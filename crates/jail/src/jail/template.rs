@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Template {
     base: Base,
-    _kept: Kept,
+    _kept: Arc<Kept>,
     namespace: File,
     /// Tells once whether the host's mounts have changed since; `None` when it has.
     host: Mutex<Option<File>>,
@@ -68,7 +68,7 @@ impl Jail {
         Ok(built)
     }
 
-    fn build_template(&self, base: Base, kept: Kept) -> io::Result<Option<Template>> {
+    fn build_template(&self, base: Base, kept: Arc<Kept>) -> io::Result<Option<Template>> {
         // Opened before the mounts are copied: what changes from here on is told.
         let host = File::open("/proc/self/mountinfo")?;
         let mut building = self.execute("template", self.instances().as_os_str(), None)?;
@@ -109,7 +109,7 @@ mod tests {
         };
         let (base, other) = (at("base"), at("other"));
         let template = Template {
-            _kept: base.keep().unwrap().unwrap(),
+            _kept: Arc::new(base.keep().unwrap().unwrap()),
             base: base.clone(),
             namespace: File::open("/proc/thread-self/ns/mnt").unwrap(),
             host: Mutex::new(Some(File::open("/proc/thread-self/mountinfo").unwrap())),
