@@ -59,9 +59,11 @@ pub use tarball::normalise_to_tar;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);
 
+/// In hexadecimal digits: all 64, or the first of them by precision (`{:.12}`).
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        digits.take(f.precision().unwrap_or(64)).try_for_each(|digit| write!(f, "{digit:x}"))
     }
 }
 
@@ -102,6 +104,7 @@ mod tests {
         let text = "0123456789abcdef".repeat(4);
         let digest: Digest = text.parse().unwrap();
         assert_eq!(digest.to_string(), text);
+        assert_eq!(format!("{digest:.7}"), "0123456");
         assert_eq!(text.to_uppercase().parse(), Ok(digest));
         for bad in ["", "00", &"g".repeat(64), &"é".repeat(32), &"+0".repeat(32)] {
             assert_eq!(bad.parse::<Digest>(), Err(NotADigest), "{bad}");

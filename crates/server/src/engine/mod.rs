@@ -10,6 +10,7 @@
 
 pub mod docker;
 pub mod local;
+mod reading;
 
 use std::fmt;
 use std::path::Path;

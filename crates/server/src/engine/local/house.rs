@@ -13,7 +13,6 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +32,7 @@ use super::render;
 use super::roster::Roster;
 use super::slugs::Slugs;
 use crate::chain;
+use crate::engine::reading::Reading;
 use crate::engine::{CreateSpec, ErrorKind, Inspected, Owner, Preparation, Prepared, Sighting};
 
 /// A start takes milliseconds. This long it takes only where the machine is past working.
@@ -107,8 +107,8 @@ impl House {
         let caught_up = roster.catch_up(&self.instances);
         caught_up.map_err(|error| Failure::io(&format!("list {:?}", self.instances), &error))?;
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if records.len() > roster.there().len() {
-            records.retain(|id, _| roster.there().contains(id));
+        if records.len() > roster.count() {
+            records.retain(|id, _| roster.has(*id));
         }
         drop(records);
         roster.sightings(|id| self.sight(id))
@@ -302,12 +302,8 @@ impl House {
         Ok(())
     }
 
-    /// Unpacks what is needed; counts the bytes read.
-    pub(super) fn prepare(&self, preparation: &Preparation, read: Arc<AtomicU64>) -> Result<(), Failure> {
-        match preparation {
-            Preparation::RunnerImage { image } => Err(no_images(image)),
-            Preparation::Slug(slug) => self.slugs.unpack(slug.digest, &slug.file, read),
-        }
+    pub(super) fn unpack(&self, digest: Digest, slug: Reading) -> Result<(), Failure> {
+        self.slugs.unpack(digest, slug)
     }
 
     pub(super) fn prepared(&self) -> Result<Vec<Prepared>, Failure> {
@@ -392,14 +388,7 @@ impl House {
     }
 }
 
-/// The name of a slug's progress.
-pub(super) fn short(digest: Digest) -> String {
-    let mut text = digest.to_string();
-    text.truncate(12);
-    text
-}
-
-fn no_images(image: &str) -> Failure {
+pub(super) fn no_images(image: &str) -> Failure {
     Failure::new(
         ErrorKind::Unsupported,
         format!("the embedded engine runs no images ({image}), it runs slugs by itself: unset SLUG_RUNNER_IMAGE"),
@@ -421,7 +410,7 @@ fn name(id: InstanceId) -> Result<Id, Failure> {
 /// Puts the runner where instances find it, under the name of its content: captains of several versions share the folder.
 fn put_runner(dir: &Path, program: &[u8]) -> io::Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let path = dir.join(short(Digest(Sha256::digest(program).into())));
+    let path = dir.join(format!("{:.12}", Digest(Sha256::digest(program).into())));
     if fs::read(&path).is_ok_and(|there| there == program) {
         return Ok(path);
     }

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +36,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::failure::Failure;
 use self::house::House;
 pub use self::ports::PORTS;
+use crate::engine::reading::Reading;
 use crate::engine::{
     CreateSpec, Engine, EngineError, ErrorKind, Facts, Hint, Hints, Inspected, Logs, Preparation, Prepared, Progress,
     Result, Sighting,
@@ -225,19 +226,23 @@ impl Engine for Local {
     }
 
     async fn prepare(&self, preparation: &Preparation, progress: Progress<'_>) -> Result<()> {
-        let (order, read) = (preparation.clone(), Arc::new(AtomicU64::new(0)));
-        let counter = Arc::clone(&read);
-        let unpacking = self.blocking_for(UNPACKING, "prepare a slug", move |house| house.prepare(&order, counter));
+        const ATTEMPT: &str = "prepare a slug";
+        let slug = match preparation {
+            Preparation::Slug(slug) => slug,
+            Preparation::RunnerImage { image } => return Err(self.failed(ATTEMPT)(house::no_images(image))),
+        };
+        let opened = Reading::of(&slug.file).await;
+        let opened = opened.map_err(|error| Failure::io(&format!("open the slug {:?}", slug.file), &error));
+        let (file, digest) = (opened.map_err(self.failed(ATTEMPT))?, slug.digest);
+        let progress = file.teller("unpacking", digest, progress);
+        let unpacking = self.blocking_for(UNPACKING, ATTEMPT, move |house| house.unpack(digest, file));
         tokio::pin!(unpacking);
         let mut tell = tokio::time::interval(TELL_EVERY);
         loop {
             tokio::select! {
                 biased;
                 outcome = &mut unpacking => return outcome,
-                _ = tell.tick() => if let Preparation::Slug(slug) = preparation {
-                    let megabytes = read.load(Ordering::Relaxed) / 1_000_000;
-                    progress(format!("unpacking the slug {}: {megabytes} MB read", house::short(slug.digest)));
-                }
+                _ = tell.tick() => progress(),
             }
         }
     }

@@ -5,7 +5,7 @@
 //! the call that makes it returns: so the queue is emptied first, and what it names is looked at. Where there is no inotify to be
 //! had, everything is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ const SETTLED: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     watch: Option<Watch>,
-    there: BTreeSet<InstanceId>,
+    /// What there is, with what was seen of it where that still counts.
+    there: BTreeMap<InstanceId, Option<Sighting>>,
     changed: HashMap<InstanceId, Instant>,
-    seen: HashMap<InstanceId, Sighting>,
 }
 
 impl Roster {
@@ -36,10 +36,9 @@ impl Roster {
             Some(Ok(changed)) => {
                 let now = Instant::now();
                 for id in changed {
-                    self.seen.remove(&id);
                     self.changed.insert(id, now);
                     if instances.join(id.to_string()).exists() {
-                        self.there.insert(id);
+                        self.there.insert(id, None);
                     } else {
                         self.there.remove(&id);
                     }
@@ -48,20 +47,23 @@ impl Roster {
             }
             // Not begun yet, or broken: from here on, and nothing seen before counts.
             None | Some(Err(_)) => {
-                self.seen.clear();
                 self.changed.clear();
                 self.watch = Watch::begin(instances).ok();
                 // After the watch has begun: what comes in between is in both.
                 let names = std::fs::read_dir(instances)?.flatten().map(|entry| entry.file_name());
-                self.there = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+                self.there = names.filter_map(|name| Some((name.to_str()?.parse().ok()?, None))).collect();
             }
         }
         Ok(())
     }
 
-    /// The instances that are there.
-    pub(super) const fn there(&self) -> &BTreeSet<InstanceId> {
-        &self.there
+    /// How many instances there are.
+    pub(super) fn count(&self) -> usize {
+        self.there.len()
+    }
+
+    pub(super) fn has(&self, id: InstanceId) -> bool {
+        self.there.contains_key(&id)
     }
 
     /// Each as it is: by memory, or by `look`, which answers nothing for one that is gone.
@@ -70,14 +72,14 @@ impl Roster {
         look: impl Fn(InstanceId) -> Result<Option<Sighting>, Failure>,
     ) -> Result<Vec<Sighting>, Failure> {
         let mut all = Vec::with_capacity(self.there.len());
-        for id in &self.there {
-            if let Some(seen) = self.seen.get(id) {
+        for (id, seen) in &mut self.there {
+            if let Some(seen) = seen {
                 all.push(seen.clone());
                 continue;
             }
             let Some(sighting) = look(*id)? else { continue };
             if self.watch.is_some() && !self.changed.contains_key(id) {
-                self.seen.insert(*id, sighting.clone());
+                *seen = Some(sighting.clone());
             }
             all.push(sighting);
         }

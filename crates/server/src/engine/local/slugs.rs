@@ -6,16 +6,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use captain_domain::Timestamp;
 use captain_slug::{Digest, Durability, Options, SlugError, sweep_partials, unpack_into};
 
 use super::failure::Failure;
+use crate::engine::reading::Reading;
 use crate::engine::{ErrorKind, Prepared};
 
 /// Begins the name of a slug that is being removed.
@@ -59,15 +59,14 @@ impl Slugs {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.lock)
     }
 
-    /// Unpacks the slug in `file`, unless it is there; counts the bytes read.
-    pub(super) fn unpack(&self, digest: Digest, file: &Path, read: Arc<AtomicU64>) -> Result<(), Failure> {
+    /// Unpacks a slug, unless it is there.
+    pub(super) fn unpack(&self, digest: Digest, slug: Reading) -> Result<(), Failure> {
         if self.path(digest).is_dir() {
             return Ok(());
         }
-        let opened = File::open(file).map_err(|error| Failure::io(&format!("open the slug {file:?}"), &error))?;
         let options = Options { sha256: Some(digest), ..self.options.clone() };
         let name = digest.to_string();
-        match unpack_into(Counted { inner: opened, read }, &self.dir, OsStr::new(&name), Durability::Synced, &options) {
+        match unpack_into(slug, &self.dir, OsStr::new(&name), Durability::Synced, &options) {
             // Another captain was faster.
             Ok(_) | Err(SlugError::AlreadyThere { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -162,18 +161,4 @@ fn bytes_on_disk(folder: &Path) -> io::Result<u64> {
         }
     }
     Ok(blocks * 512)
-}
-
-/// Counts what was read, for whoever watches.
-struct Counted<R> {
-    inner: R,
-    read: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
 }

@@ -8,7 +8,6 @@
 //! An engine that wants every layer with every image (Podman; Docker on containerd's store) is not asked, and one that refuses all the
 //! same is given the slug as a whole ([`super::build`]).
 
-use std::fs::File;
 use std::io::{self, BufReader};
 use std::time::Duration;
 
@@ -25,8 +24,9 @@ use super::super::encoded;
 use super::super::failure::Failure;
 use super::super::images;
 use super::super::wire::{Call, Wire};
-use super::{Counted, build, label, pipe, refused};
+use super::{build, label, pipe, refused};
 use crate::engine::ErrorKind;
+use crate::engine::reading::Reading;
 
 /// Where an engine keeps layers in such a way.
 const DRIVERS: [&str; 2] = ["overlay2", "vfs"];
@@ -99,7 +99,7 @@ struct RootFs {
 pub(super) async fn load(
     wire: &Wire,
     order: &Order,
-    slug: Counted<File>,
+    slug: Reading,
     options: Options,
     patience: Duration,
     tell: &(dyn Fn() + Send + Sync),
@@ -127,7 +127,7 @@ struct Loading<'a> {
 
 type Division = JoinHandle<Result<Layer, LayersError>>;
 
-fn divide(slug: Counted<File>, options: Options) -> (Division, mpsc::Receiver<Layer>) {
+fn divide(slug: Reading, options: Options) -> (Division, mpsc::Receiver<Layer>) {
     let (sender, receiver) = mpsc::channel(WAITING);
     let division = spawn_blocking(move || {
         let take = |layer| sender.blocking_send(layer).map_err(|_| io::ErrorKind::BrokenPipe.into());
@@ -137,12 +137,7 @@ fn divide(slug: Counted<File>, options: Options) -> (Division, mpsc::Receiver<La
 }
 
 impl Loading<'_> {
-    async fn run(
-        &mut self,
-        slug: Counted<File>,
-        options: Options,
-        tell: &(dyn Fn() + Send + Sync),
-    ) -> Result<(), Refusal> {
+    async fn run(&mut self, slug: Reading, options: Options, tell: &(dyn Fn() + Send + Sync)) -> Result<(), Refusal> {
         // Dropping the receiver ends the division, wherever it is.
         let (division, mut divided) = divide(slug, options);
         while let Some(layer) = divided.recv().await {

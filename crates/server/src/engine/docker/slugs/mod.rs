@@ -32,10 +32,8 @@ mod seal;
 mod stack;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use captain_slug::{Digest, Options, Owner, SlugError};
@@ -46,6 +44,7 @@ pub(super) use self::kept::{discard, prepared};
 use super::failure::Failure;
 use super::images;
 use super::wire::Wire;
+use crate::engine::reading::Reading;
 use crate::engine::{ErrorKind, Progress, SlugOnStack};
 
 /// Raised whenever the same stack, runner and slug would give another image.
@@ -93,7 +92,7 @@ impl Runner {
 
 impl std::fmt::Debug for Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Runner({}, {} bytes)", short(self.sha256, 12), self.program.len())
+        write!(f, "Runner({:.12}, {} bytes)", self.sha256, self.program.len())
     }
 }
 
@@ -113,7 +112,7 @@ impl Slugs {
     /// The image of a slug.
     pub(super) fn image(&self, slug: &SlugOnStack) -> Result<String, Failure> {
         let key = key(self.runner()?, &slug.stack);
-        Ok(format!("captain/slug:{}-{key}", short(slug.digest, 32)))
+        Ok(format!("captain/slug:{:.32}-{key}", slug.digest))
     }
 
     fn runner(&self) -> Result<&Runner, Failure> {
@@ -163,8 +162,8 @@ impl Slugs {
 
     /// Sends a slug into a container while it is normalised.
     async fn send(&self, container: &Container<'_>, slug: &SlugOnStack, progress: Progress<'_>) -> Result<(), Failure> {
-        let (file, options) = (Counted::open(slug).await?, self.options_for(slug));
-        let tell = file.teller(slug.digest, progress);
+        let (file, options) = (open(slug).await?, self.options_for(slug));
+        let tell = file.teller(SENDING, slug.digest, progress);
         tell();
         let write = move |out: &mut pipe::Writer| {
             captain_slug::normalise_to_tar(file, out, "app/", &options).map(drop).map_err(|error| refused(&error))
@@ -180,8 +179,8 @@ impl Slugs {
         slug: &SlugOnStack,
         progress: Progress<'_>,
     ) -> Result<(), layers::Refusal> {
-        let file = Counted::open(slug).await?;
-        let tell = file.teller(slug.digest, progress);
+        let file = open(slug).await?;
+        let tell = file.teller(SENDING, slug.digest, progress);
         tell();
         layers::load(wire, order, file, self.options_for(slug), self.patience, &tell).await
     }
@@ -205,13 +204,14 @@ fn key(runner: &Runner, stack: &str) -> String {
     hash.update(LAYOUT);
     hash.update([0]);
     hash.update(stack);
-    short(Digest(hash.finalize().into()), 12)
+    format!("{:.12}", Digest(hash.finalize().into()))
 }
 
-fn short(digest: Digest, digits: usize) -> String {
-    let mut text = digest.to_string();
-    text.truncate(digits);
-    text
+/// What is done with a slug while it is read.
+const SENDING: &str = "sending";
+
+async fn open(slug: &SlugOnStack) -> Result<Reading, Failure> {
+    Reading::of(&slug.file).await.map_err(|error| unreadable(&error))
 }
 
 /// This captain's disk, not the engine: nothing is known of the slug, and trying again may help.
@@ -228,39 +228,6 @@ fn refused(error: &SlugError) -> Failure {
     }
     let kind = if error.is_slugs_fault() { ErrorKind::Invalid } else { ErrorKind::Failed };
     Failure::new(kind, sentence)
-}
-
-/// Counts what was read, for whoever watches.
-struct Counted<R> {
-    inner: R,
-    read: Arc<AtomicU64>,
-    total: u64,
-}
-
-impl Counted<File> {
-    async fn open(slug: &SlugOnStack) -> Result<Self, Failure> {
-        let opened = tokio::fs::File::open(&slug.file).await.map_err(|error| unreadable(&error))?;
-        let total = opened.metadata().await.map_err(|error| unreadable(&error))?.len();
-        Ok(Self { inner: opened.into_std().await, read: Arc::default(), total })
-    }
-
-    /// Tells how far it is.
-    fn teller<'a>(&self, digest: Digest, progress: Progress<'a>) -> impl Fn() + Send + Sync + use<'a> {
-        let (read, total, name) = (Arc::clone(&self.read), self.total, short(digest, 12));
-        move || {
-            let megabytes = |bytes: u64| bytes / 1_000_000;
-            let sent = read.load(Ordering::Relaxed);
-            progress(format!("sending the slug {name}: {} MB of {} MB", megabytes(sent), megabytes(total)));
-        }
-    }
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
 }
 
 #[cfg(test)]
