@@ -2,6 +2,8 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::io::Write;
+use std::ops::Range;
 
 use captain_domain::InstanceId;
 use serde::Deserialize;
@@ -86,12 +88,32 @@ struct Changed {
     times: Times,
     made: Option<Box<Made>>,
     /// Its record in a listing, once one has been asked for: a machine of its own would not take the time for it from whoever asks.
-    record: OnceCell<Box<[u8]>>,
+    record: OnceCell<Record>,
+}
+
+/// A record that has been written.
+#[derive(Debug)]
+struct Record {
+    bytes: Box<[u8]>,
+    /// Where the words stand that tell how long it has been up. They change by themselves.
+    words: Range<usize>,
 }
 
 impl Changed {
     fn new(life: Life, times: Times, made: Option<Box<Made>>) -> Self {
         Self { life, times, made, record: OnceCell::new() }
+    }
+}
+
+impl Record {
+    fn new(write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        const BEFORE: &[u8] = br#""Status":""#;
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        // Behind it stands nothing that a client has written.
+        let begin = bytes.windows(BEFORE.len()).rposition(|part| part == BEFORE).unwrap() + BEFORE.len();
+        let end = begin + bytes[begin..].iter().position(|byte| *byte == b'"').unwrap();
+        Self { bytes: bytes.into(), words: begin..end }
     }
 }
 
@@ -119,19 +141,30 @@ impl Found<'_> {
         self.changed?.made.as_deref()
     }
 
-    /// Appends its record in a listing, which `write` makes. What nothing has happened to is made anew each time: of millions, none
-    /// is kept.
-    pub(super) fn record(&self, out: &mut Vec<u8>, write: impl Fn(&Self, &mut Vec<u8>)) {
-        let Some(changed) = self.changed else { return write(self, out) };
-        out.extend_from_slice(changed.record.get_or_init(|| {
-            let mut record = Vec::new();
-            write(self, &mut record);
-            record.into()
-        }));
+    /// How long it has been up, as Docker says it.
+    pub(super) fn up_for(&self, out: &mut Vec<u8>) {
+        match self.life {
+            Life::Created => out.extend_from_slice(b"Created"),
+            Life::Exited(code) => write!(out, "Exited ({code}) 2 minutes ago").unwrap(),
+            Life::Running => match self.changed {
+                Some(changed) => up_since(changed.times.started, self.now, out),
+                None => out.extend_from_slice(b"Up 3 days"),
+            },
+        }
     }
 
     pub(super) fn times(&self) -> Times {
         self.changed.map_or_else(|| derived_times(self.container, self.now), |changed| changed.times)
+    }
+}
+
+fn up_since(started: i64, now: i64, out: &mut Vec<u8>) {
+    match (now - started) / 1_000_000_000 {
+        ..1 => out.extend_from_slice(b"Up Less than a second"),
+        1 => out.extend_from_slice(b"Up 1 second"),
+        seconds @ 2..60 => write!(out, "Up {seconds} seconds").unwrap(),
+        60..120 => out.extend_from_slice(b"Up About a minute"),
+        seconds => write!(out, "Up {} minutes", seconds / 60).unwrap(),
     }
 }
 
@@ -174,6 +207,31 @@ fn clock() -> i64 {
 impl Containers {
     pub(super) fn new(engine: u32, derived: u32, epoch: i64) -> Self {
         Self { engine, derived, next: MADE_FROM, changed: HashMap::new(), made: 0, gone: 0, epoch }
+    }
+
+    /// Appends the records of a listing, which `write` makes one by one, with commas between them. What nothing has happened to is
+    /// made anew each time: of millions, none is kept.
+    pub(super) fn records(&self, plan: &Plan, out: &mut Vec<u8>, write: impl Fn(&Found<'_>, &mut Vec<u8>)) {
+        let now = clock();
+        let mut separator: &[u8] = b"";
+        let derived = (0..self.derived).filter(|number| !self.changed.contains_key(number));
+        for number in derived {
+            out.extend_from_slice(std::mem::replace(&mut separator, b","));
+            write(&self.found(plan, number, None), out);
+        }
+        for (number, changed) in &self.changed {
+            let Some(changed) = changed else { continue };
+            out.extend_from_slice(std::mem::replace(&mut separator, b","));
+            let found = || Found { now, ..self.found(plan, *number, Some(changed)) };
+            let record = changed.record.get_or_init(|| Record::new(|out| write(&found(), out)));
+            if !changed.life.runs() {
+                out.extend_from_slice(&record.bytes);
+                continue;
+            }
+            out.extend_from_slice(&record.bytes[..record.words.start]);
+            up_since(changed.times.started, now, out);
+            out.extend_from_slice(&record.bytes[record.words.end..]);
+        }
     }
 
     /// How many derived ones there are; what is beyond comes to be.

@@ -10,7 +10,7 @@ use captain_domain::label;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::containers::{Found, Life};
+use super::containers::Found;
 use super::facts::{self, SLOTS};
 use super::template::Template;
 
@@ -98,7 +98,7 @@ pub(super) struct Documents {
 impl Documents {
     pub(super) fn new() -> Self {
         Self {
-            summary: Template::cut(&summary(), hole),
+            summary: Template::cut_in_order(&summary(), hole),
             inspection: Template::cut(&inspection(), hole),
             event: Template::cut(&event(), hole),
         }
@@ -177,7 +177,7 @@ fn fill(hole: Hole, container: &Found<'_>, out: &mut Vec<u8>) {
         Hole::Started => moment(out, times.started),
         Hole::Finished => moment(out, times.finished),
         Hole::Status => out.extend_from_slice(container.life.word().as_bytes()),
-        Hole::UpFor => up_for(container, out),
+        Hole::UpFor => container.up_for(out),
         Hole::Running => put(out, container.life.runs()),
         Hole::Pid => put(out, if container.life.runs() { 4_000 + container.container.number } else { 0 }),
         Hole::ExitCode => put(out, container.life.code()),
@@ -251,14 +251,6 @@ fn ports(hole: Hole, container: &Found<'_>, out: &mut Vec<u8>) {
     written.unwrap();
 }
 
-fn up_for(container: &Found<'_>, out: &mut Vec<u8>) {
-    match container.life {
-        Life::Created => out.extend_from_slice(b"Created"),
-        Life::Running => out.extend_from_slice(b"Up 3 days"),
-        Life::Exited(code) => write!(out, "Exited ({code}) 2 minutes ago").unwrap(),
-    }
-}
-
 fn network() -> Value {
     json!({"bridge": {
         "IPAMConfig": null, "Links": null, "Aliases": null, "NetworkID": NETWORK,
@@ -267,12 +259,23 @@ fn network() -> Value {
     }})
 }
 
-fn summary() -> Value {
-    json!({
-        "Id": "⟦id⟧", "Names": ["/⟦name⟧"], "Image": IMAGE, "ImageID": DIGEST, "Command": "/runner/init start web",
-        "Created": "⟦#created_seconds⟧", "Ports": "⟦#ports⟧", "Labels": "⟦#labels⟧", "State": "⟦status⟧", "Status": "⟦up_for⟧",
-        "HostConfig": {"NetworkMode": "default"}, "NetworkSettings": {"Networks": network()}, "Mounts": [],
-    })
+/// In Docker's order, the id first.
+fn summary() -> [(&'static str, Value); 13] {
+    [
+        ("Id", json!("⟦id⟧")),
+        ("Names", json!(["/⟦name⟧"])),
+        ("Image", json!(IMAGE)),
+        ("ImageID", json!(DIGEST)),
+        ("Command", json!("/runner/init start web")),
+        ("Created", json!("⟦#created_seconds⟧")),
+        ("Ports", json!("⟦#ports⟧")),
+        ("Labels", json!("⟦#labels⟧")),
+        ("State", json!("⟦status⟧")),
+        ("Status", json!("⟦up_for⟧")),
+        ("HostConfig", json!({"NetworkMode": "default"})),
+        ("NetworkSettings", json!({"Networks": network()})),
+        ("Mounts", json!([])),
+    ]
 }
 
 fn event() -> Value {

@@ -268,11 +268,15 @@ impl Engines {
         let expected = if wanted.is_empty() { containers.count() } else { 1 };
         let mut out = Vec::with_capacity(expected * 1_500 + 2);
         out.push(b'[');
-        for container in containers.all(&self.plan).filter(|container| self.has_labels(container, wanted)) {
-            if out.len() > 1 {
-                out.push(b',');
+        if wanted.is_empty() {
+            containers.records(&self.plan, &mut out, |container, out| self.documents.summary(out, container));
+        } else {
+            for container in containers.all(&self.plan).filter(|container| self.has_labels(container, wanted)) {
+                if out.len() > 1 {
+                    out.push(b',');
+                }
+                self.documents.summary(&mut out, &container);
             }
-            container.record(&mut out, |container, out| self.documents.summary(out, container));
         }
         out.push(b']');
         out

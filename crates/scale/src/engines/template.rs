@@ -16,9 +16,18 @@ pub(super) struct Template<F> {
 impl<F: Copy> Template<F> {
     /// Cuts a document. `hole` knows the holes by their names.
     pub(super) fn cut(document: &Value, hole: impl Fn(&str) -> F) -> Self {
-        let text = document.to_string();
+        Self::cut_text(&document.to_string(), hole)
+    }
+
+    /// Cuts an object whose fields keep their order.
+    pub(super) fn cut_in_order(fields: &[(&str, Value)], hole: impl Fn(&str) -> F) -> Self {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        Self::cut_text(&format!("{{{}}}", fields.join(",")), hole)
+    }
+
+    fn cut_text(text: &str, hole: impl Fn(&str) -> F) -> Self {
         let mut pieces = Vec::new();
-        let mut rest = text.as_str();
+        let mut rest = text;
         while let Some((before, behind)) = rest.split_once(OPEN) {
             let (name, behind) = behind.split_once(CLOSE).unwrap_or_else(|| panic!("a hole without an end: {behind}"));
             let (before, name, behind) = match name.strip_prefix('#') {
