@@ -38,8 +38,8 @@ use figures::Report;
 use hundred::Hundred;
 
 /// The sections, in the order in which they run.
-const SECTIONS: [&str; 11] =
-    ["start", "stop", "parallel", "warm", "cold", "pages", "memory", "read", "faults", "recovery", "embedded"];
+const SECTIONS: [&str; 12] =
+    ["start", "stop", "parallel", "warm", "cold", "pages", "memory", "read", "faults", "recovery", "embedded", "many"];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -93,6 +93,9 @@ async fn run(report: &mut Report, wanted: impl Fn(&str) -> bool) {
     }
     if wanted("embedded") {
         embedded::embedded(report).await;
+    }
+    if wanted("many") {
+        embedded::many(report).await;
     }
     if wanted("memory") || wanted("read") {
         let hundred = Hundred::up().await;
