@@ -209,12 +209,7 @@ impl Ground {
             few.push(self.calls(&mut wire, &ids[0], FEW).await);
         }
         self.have(0, &mut ids, &mut wire).await;
-        let kinds: [(&str, fn(&Calls) -> &Series); 3] = [
-            ("POST", |calls| &calls.post),
-            ("GET of one", |calls| &calls.one),
-            ("GET of all, each", |calls| &calls.all),
-        ];
-        for (name, of) in kinds {
+        for (name, of) in KINDS {
             let medians = |calls: &[Calls]| calls.iter().map(|calls| of(calls).median()).collect::<Series>();
             let (few, many) = (medians(&few[..TURNS]).midpoint(&medians(&few[1..])), medians(&many));
             let ratio = many.over(&few);
@@ -278,6 +273,10 @@ struct Calls {
     one: Series,
     all: Series,
 }
+
+type Kind = (&'static str, fn(&Calls) -> &Series);
+const KINDS: [Kind; 3] =
+    [("POST", |calls| &calls.post), ("GET of one", |calls| &calls.one), ("GET of all, each", |calls| &calls.all)];
 
 fn compile(source: &str, program: &Path, options: &[&str]) {
     let path = program.with_extension("c");

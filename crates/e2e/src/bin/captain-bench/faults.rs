@@ -65,8 +65,7 @@ pub(crate) async fn hung(report: &mut Report) {
     for node in lease.nodes() {
         let _ = captain.post("/instances/", order(node, &slug).to_string()).await.expect(201);
     }
-    let mut all = [Times::default(), Times::default(), Times::default()];
-    let (mut felt, mut control) = (Series::default(), Series::default());
+    let mut rounds = Vec::new();
     for round in 0..ROUNDS {
         let mut now = [Times::default(), Times::default(), Times::default()];
         for turn in 0..now.len() {
@@ -80,34 +79,31 @@ pub(crate) async fn hung(report: &mut Report) {
                 captain.node_becomes(&lease.node(2).name, "healthy").await;
             }
         }
-        felt.push(p99(&now[HUNG].starts) / p99(&now[WELL].starts));
-        control.push(p99(&now[AGAIN].starts) / p99(&now[WELL].starts));
-        for (all, now) in all.iter_mut().zip(now) {
-            all.starts.extend(now.starts);
-            all.reads.extend(now.reads);
-        }
+        rounds.push(now);
     }
-    judge(report, "POST", all.each_ref().map(|times| times.starts.as_slice()));
-    judge(report, "GET", all.each_ref().map(|times| times.reads.as_slice()));
-    report.note("  the slowest POST of a part over that of the next", felt.shown(2));
-    report.note("  the same with nothing hung in either", control.shown(2));
+    judge(report, "POST", &rounds, |times| &times.starts);
+    judge(report, "GET", &rounds, |times| &times.reads);
 }
 
-/// The bound, and how much of what is seen is noise: the same measured twice with nothing hung, and what comes of it when the times
-/// are dealt out at random.
-fn judge(report: &mut Report, name: &str, times: [&[f64]; 3]) {
-    let well = [times[WELL], times[AGAIN]].concat();
-    let (with, without) = (p99(times[HUNG]), p99(&well));
-    let shown =
-        format!("{:.3}: {with:.3} ms over {without:.3} ms, {} and {}", with / without, times[HUNG].len(), well.len());
-    report.at_most(&format!("p99 of {name} while one of three engines hangs"), with / without, &shown, FELT);
-    // What a slow moment of the machine makes of the 99th percentile, it does not make of these.
-    let lower = [50, 90].map(|percent| percentile(times[HUNG], percent) / percentile(&well, percent));
-    report.note("  p50 and p90 likewise", format!("{:.3} and {:.3}", lower[0], lower[1]));
-    report
-        .note("  control: p99 with nothing hung, over itself", format!("{:.3}", p99(times[AGAIN]) / p99(times[WELL])));
-    let chance = by_chance(times[HUNG], &well);
-    report.note("  by chance alone, 95 of 100 times, up to", format!("{chance:.3}"));
+/// The bound, for the rounds' 99th percentiles one beside another (of starts, that is the slowest of a part), and how much of what is seen
+/// is noise: the same of two parts with nothing hung, and of all rounds together what comes of it when the times are dealt out at random.
+fn judge(report: &mut Report, name: &str, rounds: &[[Times; 3]], of: fn(&Times) -> &Vec<f64>) {
+    let p99_of = |part: usize| rounds.iter().map(|round| p99(of(&round[part]))).collect::<Series>();
+    let (with, without) = (p99_of(HUNG), p99_of(WELL).midpoint(&p99_of(AGAIN)));
+    let ratio = with.over(&without);
+    let shown = format!("{}: {} ms over {} ms", ratio.shown(2), with.shown(2), without.shown(2));
+    report.at_most(&format!("p99 of {name} while one of three engines hangs"), ratio.median(), &shown, FELT);
+    report.note("  control: the same with nothing hung in either", p99_of(AGAIN).over(&p99_of(WELL)).shown(2));
+    let all = |part: usize| rounds.iter().flat_map(|round| of(&round[part]).iter().copied()).collect::<Vec<_>>();
+    let (hung, well) = (all(HUNG), [all(WELL), all(AGAIN)].concat());
+    let together = [50, 90, 99].map(|percent| percentile(&hung, percent) / percentile(&well, percent));
+    let [half, most, nearly_all] = together.map(|ratio| format!("{ratio:.3}"));
+    report.note(
+        "  of all rounds together, p50, p90, p99",
+        format!("{half}, {most}, {nearly_all}; {} and {} times", hung.len(), well.len()),
+    );
+    let chance = by_chance(&hung, &well);
+    report.note("  such a p99 by chance alone, 95 of 100 times, up to", format!("{chance:.3}"));
 }
 
 /// The ratio of the 99th percentiles that 5 of 100 deals of the same times exceed, if it does not matter which is which.
