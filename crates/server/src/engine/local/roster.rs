@@ -47,11 +47,14 @@ impl Roster {
             }
             // Not begun yet, or broken: from here on, and nothing seen before counts.
             None | Some(Err(_)) => {
+                self.there.clear();
                 self.changed.clear();
-                self.watch = Watch::begin(instances).ok();
-                // After the watch has begun: what comes in between is in both.
+                self.watch = None;
+                let watch = Watch::begin(instances).ok();
+                // After the watch has begun: what comes in between is in both. Where this fails, there is nothing that a watch could go on from.
                 let names = std::fs::read_dir(instances)?.flatten().map(|entry| entry.file_name());
                 self.there = names.filter_map(|name| Some((name.to_str()?.parse().ok()?, None))).collect();
+                self.watch = watch;
             }
         }
         Ok(())
