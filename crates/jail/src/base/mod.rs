@@ -134,10 +134,8 @@ impl Bases {
 
     /// Removes those that nobody uses. Says which.
     pub(crate) fn sweep(&self) -> Vec<(PathBuf, io::Result<()>)> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = current.as_ref().map(|current| current.base.dir.clone());
         let Ok(all) = fs::read_dir(&self.dir) else { return Vec::new() };
-        let old = all.flatten().map(|entry| entry.path()).filter(|path| Some(path) != wanted.as_ref() && is_old(path));
+        let old = all.flatten().map(|entry| entry.path()).filter(|path| is_old(path));
         old.filter_map(|path| Some((path.clone(), take_away(&path).transpose()?))).collect()
     }
 }

@@ -30,7 +30,7 @@ const WAITING: &str = "waiting for ";
 #[derive(Debug)]
 pub(super) struct Attendant {
     /// What was executed; `None` when it has ended and left the work to a process of its own.
-    pub(super) child: Option<Child>,
+    child: Option<Child>,
     orders: ChildStdin,
     answer: ChildStdout,
     /// The template that it was given.
@@ -106,20 +106,29 @@ impl Attendant {
         }
     }
 
-    /// Everything that it says; `None` when patience ends first, and then it is killed, if it has not detached itself.
+    /// The same to its end: when patience ends first it is killed, if it has not detached itself.
     pub(super) fn hear(mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
         let heard = self.listen(patience);
-        if let Some(mut child) = self.child {
-            // By itself it ends when it has spoken to the end.
-            if !matches!(heard, Ok(Some(_))) {
-                child.kill()?;
-            }
-            child.wait()?;
-        }
+        // By itself it ends when it has spoken to the end.
+        self.end(!matches!(heard, Ok(Some(_))))?;
         heard
     }
 
-    /// The same, and it goes on.
+    /// Waits until what was executed has ended, and if need be kills it first.
+    pub(super) fn end(mut self, kill: bool) -> io::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        if kill {
+            child.kill()?;
+        }
+        child.wait().map(drop)
+    }
+
+    /// What was executed and has not been waited for: its number is no other process's.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Everything that it says; `None` when patience ends first. It goes on.
     pub(super) fn listen(&mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
         read_until(&mut self.answer, Instant::now() + patience)
     }

@@ -72,16 +72,14 @@ impl Jail {
         // Opened before the mounts are copied: what changes from here on is told.
         let host = File::open("/proc/self/mountinfo")?;
         let mut building = self.execute("template", self.instances().as_os_str(), None)?;
-        building.tell(&Line::Base { base: base.clone(), prepared: false })?;
-        let built = building.listen(PATIENCE)?.is_some_and(|said| said == BUILT);
-        let Some(mut child) = building.child.take() else { return Ok(None) };
-        // Not waited for yet, so the number is no other process's.
-        let namespace = File::open(format!("/proc/{}/ns/mnt", child.id()));
-        child.kill()?;
-        child.wait()?;
+        let told = building.tell(&Line::Base { base: base.clone(), prepared: false });
+        let heard = told.and_then(|_| building.listen(PATIENCE));
+        let namespace = building.pid().and_then(|pid| File::open(format!("/proc/{pid}/ns/mnt")).ok());
+        building.end(true)?;
+        let built = heard?.is_some_and(|said| said == BUILT);
         let template = |namespace| Template { base, _kept: kept, namespace, host: Mutex::new(Some(host)) };
         // Where a machine lets none be made, every start does it for itself, and says what is the matter.
-        Ok(namespace.ok().filter(|_| built).map(template))
+        Ok(namespace.filter(|_| built).map(template))
     }
 }
 
