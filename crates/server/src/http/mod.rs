@@ -20,7 +20,6 @@ use std::sync::{Arc, Mutex};
 
 use axum::extract::Request;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
@@ -29,6 +28,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -142,7 +142,8 @@ pub fn router(captain: Captain, hostname: String) -> Router {
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             ApiError::new(Code::MethodNotAllowed, format!("{method} cannot be done on {path}")).help("see /docs")
         })
-        .layer(middleware::from_fn(no_sniffing))
+        // Instances write what is in logs and environments: no browser is to take it for a page.
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
@@ -155,13 +156,6 @@ pub fn router(captain: Captain, hostname: String) -> Router {
 /// Lines of a log must not wait for a block to fill.
 fn is_json(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json")
-}
-
-/// Instances write what is in logs and environments: no browser is to take it for a page.
-async fn no_sniffing(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
