@@ -1,15 +1,15 @@
 //! Creation: what a container is told to be.
 
 use bytes::Bytes;
-use captain_domain::{Environment, InstanceId};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use captain_domain::label::Labels;
+use captain_domain::{Environment, Hostname, InstanceId};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::failure::{Failure, one_line};
-use super::list::INSTANCE_PORT;
+use super::list::INSTANCE_PORT_NAME;
 use super::negotiate::Kind;
 use super::wire::{Call, Wire};
-use crate::engine::{CreateSpec, Preparation};
+use crate::engine::{CreateSpec, ErrorKind, Preparation};
 
 /// The answer is an id and warnings.
 const LIMIT: usize = 1 << 20;
@@ -62,7 +62,10 @@ pub(super) async fn create(wire: &Wire, spec: &CreateSpec, image: &str) -> Resul
     let call = async {
         let kind = wire.profile().await?.kind;
         let mut call = Call::post(format!("/containers/create?name={}", super::encoded(&spec.name)));
-        call.body = Bytes::from(document(spec, image, kind).to_string());
+        let document = serde_json::to_vec(&document(spec, image, kind));
+        call.body = document
+            .map(Bytes::from)
+            .map_err(|error| Failure::new(ErrorKind::Invalid, format!("the container cannot be described: {error}")))?;
         super::wire::read(wire.send(&call).await?.into_body(), LIMIT).await
     };
     let body = super::wire::within(wire.timeout(), call)
@@ -76,60 +79,159 @@ pub(super) async fn create(wire: &Wire, spec: &CreateSpec, image: &str) -> Resul
     created.id.parse().map_err(|_| Failure::garbled("it created a container and gave no id of 64 hex digits"))
 }
 
-fn document(spec: &CreateSpec, image: &str, kind: Kind) -> Value {
-    let port = format!("{INSTANCE_PORT}/tcp");
-    let environment: Vec<String> = spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let labels: Map<_, _> = spec.labels.write().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let mut document = json!({
-        "Image": image,
-        "Cmd": spec.command,
-        "Env": environment,
-        "Labels": labels,
-        "ExposedPorts": { &port: {} },
-        "HostConfig": {
-            "PortBindings": { &port: [{ "HostIp": "", "HostPort": "" }] }, // the engine chooses, and never twice the same
-            "Memory": spec.memory_bytes,
-            "MemorySwap": spec.memory_bytes, // the sum of both: no swap beside the memory
-            "CpuShares": spec.cpu_shares,
-            "PidsLimit": PROCESS_LIMIT,
-            "SecurityOpt": ["no-new-privileges"],
-            "RestartPolicy": { "Name": "" }, // an instance that ends has ended: Captain shows why
-            "LogConfig": log_config(kind),
-        },
-    });
-    if let Some(hostname) = &spec.hostname {
-        document["Hostname"] = hostname.as_str().into();
-    }
-    if let Preparation::Slug(_) = &spec.preparation {
-        run_by_our_runner(&mut document, spec);
-    }
-    document
+/// What Docker calls the body of `ContainerCreate`, as far as Captain has something to say. What is none is left to the engine.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Document<'a> {
+    image: &'a str,
+    cmd: Vec<&'a str>,
+    env: Variables<'a>,
+    labels: Written<'a>,
+    exposed_ports: One<Nothing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healthcheck: Option<Healthcheck>,
+    host_config: HostConfig,
 }
 
-/// A slug on a stack is run by our own runner, which needs no privilege. A foreign runner image may (it changes users), so nothing of
-/// this is asked of one. Nobody is asked whether he wants it, and the seccomp profile is the engine's own.
-fn run_by_our_runner(document: &mut Value, spec: &CreateSpec) {
-    let command: Vec<&str> = ["run"].into_iter().chain(spec.command.iter().map(String::as_str)).collect();
-    document["Cmd"] = command.into();
-    document["Healthcheck"] = json!({ "Test": ["NONE"] });
-    let host = &mut document["HostConfig"];
-    host["CapDrop"] = json!(["ALL"]);
-    host["IpcMode"] = "private".into();
-    host["ReadonlyPaths"] = json!(READ_ONLY);
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    port_bindings: One<[Binding; 1]>,
+    memory: u64,
+    memory_swap: u64,
+    cpu_shares: u32,
+    pids_limit: u32,
+    security_opt: [&'static str; 1],
+    restart_policy: RestartPolicy,
+    log_config: LogConfig,
+    #[serde(flatten)]
+    confinement: Option<Confinement>,
+}
+
+/// What an instance is not to do, where Captain's own runner runs it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Confinement {
+    cap_drop: [&'static str; 1],
+    ipc_mode: &'static str,
+    readonly_paths: &'static [&'static str],
+    tmpfs: One<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Binding {
+    host_ip: &'static str,
+    host_port: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Healthcheck {
+    test: [&'static str; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LogConfig {
+    r#type: &'static str,
+    config: LogLimits,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct LogLimits {
+    max_size: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_file: Option<&'static str>,
+}
+
+/// An object without fields.
+#[derive(Serialize)]
+struct Nothing {}
+
+/// An object with one field.
+struct One<T>(&'static str, T);
+
+impl<T: Serialize> Serialize for One<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([(self.0, &self.1)])
+    }
+}
+
+/// The environment as a list of `NAME=value`.
+struct Variables<'a>(&'a Environment);
+
+impl Serialize for Variables<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|(name, value)| format!("{name}={value}")))
+    }
+}
+
+struct Written<'a>(&'a Labels);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.write())
+    }
+}
+
+fn document<'a>(spec: &'a CreateSpec, image: &'a str, kind: Kind) -> Document<'a> {
+    // A slug on a stack is run by our own runner, which needs no privilege. A foreign runner image may (it changes users), so nothing of
+    // this is asked of one. Nobody is asked whether he wants it, and the seccomp profile is the engine's own.
+    let by_our_runner = matches!(spec.preparation, Preparation::Slug(_));
+    let command = spec.command.iter().map(String::as_str);
+    Document {
+        image,
+        cmd: by_our_runner.then_some("run").into_iter().chain(command).collect(),
+        env: Variables(&spec.environment),
+        labels: Written(&spec.labels),
+        exposed_ports: One(INSTANCE_PORT_NAME, Nothing {}),
+        hostname: spec.hostname.as_ref().map(Hostname::as_str),
+        healthcheck: by_our_runner.then_some(Healthcheck { test: ["NONE"] }),
+        host_config: HostConfig {
+            port_bindings: One(INSTANCE_PORT_NAME, [Binding { host_ip: "", host_port: "" }]), // the engine chooses, and never twice the same
+            memory: spec.memory_bytes,
+            memory_swap: spec.memory_bytes, // the sum of both: no swap beside the memory
+            cpu_shares: spec.cpu_shares,
+            pids_limit: PROCESS_LIMIT,
+            security_opt: ["no-new-privileges"],
+            restart_policy: RestartPolicy { name: "" }, // an instance that ends has ended: Captain shows why
+            log_config: log_config(kind),
+            confinement: by_our_runner.then(|| confinement(spec)),
+        },
+    }
+}
+
+fn confinement(spec: &CreateSpec) -> Confinement {
     // In memory, and counted as the instance's: half of it, so that a full one is an error in the app and not its end. Programs may be
     // in it, for Java unpacks its native libraries there.
     let size = spec.memory_bytes / 2;
-    host["Tmpfs"] = json!({ "/tmp": format!("rw,nosuid,nodev,exec,mode=1777,size={size}") });
+    Confinement {
+        cap_drop: ["ALL"],
+        ipc_mode: "private",
+        readonly_paths: &READ_ONLY,
+        tmpfs: One("/tmp", format!("rw,nosuid,nodev,exec,mode=1777,size={size}")),
+    }
 }
 
 /// Output is read back through the engine, so it must be a driver that can, whatever the node's default; and it is bounded, for an
 /// engine on a full disk cannot even stop what filled it.
-fn log_config(kind: Kind) -> Value {
-    match kind {
-        Kind::Docker => json!({ "Type": "json-file", "Config": { "max-size": "10m", "max-file": "3" } }),
+fn log_config(kind: Kind) -> LogConfig {
+    let (r#type, max_size, max_file) = match kind {
+        Kind::Docker => ("json-file", "10m", Some("3")),
         // One file, cut when it is full: Podman keeps no older ones.
-        Kind::Podman => json!({ "Type": "k8s-file", "Config": { "max-size": "30m" } }),
-    }
+        Kind::Podman => ("k8s-file", "30m", None),
+    };
+    LogConfig { r#type, config: LogLimits { max_size, max_file } }
 }
 
 /// Engines quote what they were given and did not like. Values of the environment are for nobody else.
@@ -156,8 +258,8 @@ fn cut_value(message: &str, value: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use captain_domain::label::Labels;
-    use captain_domain::{AppName, Hostname, OperationId, Slots, SlugUri};
+    use captain_domain::{AppName, OperationId, Slots, SlugUri};
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::engine::SlugOnStack;
@@ -181,6 +283,10 @@ mod tests {
         }
     }
 
+    fn value(document: Document<'_>) -> Value {
+        serde_json::to_value(document).unwrap()
+    }
+
     #[test]
     fn a_slug_is_run_by_our_runner_without_any_privilege() {
         let slug = SlugOnStack {
@@ -189,7 +295,7 @@ mod tests {
             stack: "scratch".into(),
         };
         let spec = CreateSpec { preparation: Preparation::Slug(slug), command: vec!["worker".to_owned()], ..spec() };
-        let document = document(&spec, "captain/slug:1", Kind::Docker);
+        let document = value(document(&spec, "captain/slug:1", Kind::Docker));
         let host = &document["HostConfig"];
         assert_eq!((&document["Image"], &document["Cmd"]), (&json!("captain/slug:1"), &json!(["run", "worker"])));
         assert_eq!((&host["CapDrop"], &host["SecurityOpt"]), (&json!(["ALL"]), &json!(["no-new-privileges"])));
@@ -204,7 +310,8 @@ mod tests {
 
     #[test]
     fn every_limit_is_in_the_document() {
-        let document = document(&spec(), "flynn/slugrunner:0.0.0", Kind::Docker);
+        let spec = spec();
+        let document = value(document(&spec, "flynn/slugrunner:0.0.0", Kind::Docker));
         let host = &document["HostConfig"];
         assert_eq!((&host["Memory"], &host["MemorySwap"]), (&json!(268_435_456), &json!(268_435_456)));
         assert_eq!((&host["CpuShares"], &host["PidsLimit"]), (&json!(20), &json!(4096)));
@@ -219,7 +326,7 @@ mod tests {
     #[test]
     fn a_host_name_is_given_when_asked_for() {
         let spec = CreateSpec { hostname: Some(Hostname::parse("web-1").unwrap()), ..spec() };
-        assert_eq!(document(&spec, "a:1", Kind::Podman)["Hostname"], json!("web-1"));
+        assert_eq!(value(document(&spec, "a:1", Kind::Podman))["Hostname"], json!("web-1"));
     }
 
     #[test]
