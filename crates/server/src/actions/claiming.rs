@@ -57,7 +57,7 @@ impl Starting<'_> {
         let fleet = self.captain.fleet();
         let own = Bid { operation: self.order.operation, attempt: Some(self.attempt) };
         let sightings = listing::list(self.handle).await?;
-        let (mut taken, mut rival) = (Vec::new(), false);
+        let (mut taken, mut rival) = (Vec::with_capacity(sightings.len()), false);
         // Whatever else the creation made (an engine may have carried it out twice) is not this claim, and is never started.
         for sighting in sightings.iter().filter(|sighting| sighting.id != id) {
             let hold = match sighting.state {

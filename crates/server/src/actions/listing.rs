@@ -23,7 +23,7 @@ const REST: u32 = 3;
 /// It must not leave an engine without work: the starts that are under way on it take longer.
 const LONGEST_REST: Duration = Duration::from_millis(50);
 
-type Outcome = Result<Arc<[Sighting]>, Arc<EngineError>>;
+type Outcome = Result<Arc<Vec<Sighting>>, Arc<EngineError>>;
 
 /// The listings of one node.
 #[derive(Debug, Default)]
@@ -56,5 +56,5 @@ async fn begin(handle: Arc<NodeHandle>) -> Outcome {
         let ended = Instant::now();
         **turn = Some(ended + ((ended - begun) * REST).min(LONGEST_REST));
     }
-    outcome.map(Into::into).map_err(Arc::new)
+    outcome.map(Arc::new).map_err(Arc::new)
 }

@@ -8,18 +8,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::open_files;
+
 /// Connections at once; further ones wait in the kernel's queue. Each costs a file descriptor and some kilobytes.
 const CONNECTIONS: usize = 8_192;
 
 /// So much of the process's file descriptors is for clients; the rest is for engines, so that clients cannot cut Captain off.
-const SHARE: u64 = 2;
+const SHARE: usize = 2;
 
 /// A request's head must arrive within this; so long may a connection also be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
@@ -67,14 +68,9 @@ pub async fn serve(listener: TcpListener, router: Router, closing: CancellationT
     timeout(patience, open.shutdown()).await.is_ok()
 }
 
-/// Raises the limit of file descriptors as far as it goes, and says how many connections that leaves room for.
+/// How many connections there is room for.
 fn places() -> usize {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Where it cannot be raised, what was granted is used.
-    let _ = setrlimit(Resource::Nofile, limit);
-    let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(granted / SHARE).unwrap_or(usize::MAX).clamp(1, CONNECTIONS)
+    (open_files::limit() / SHARE).clamp(1, CONNECTIONS)
 }
 
 fn is_the_clients(error: &io::Error) -> bool {

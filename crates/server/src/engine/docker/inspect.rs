@@ -96,7 +96,9 @@ pub(super) struct OutputShape {
 /// Inspects a container.
 pub(super) async fn inspect(wire: &Wire, node: &NodeId, id: InstanceId) -> Result<Inspected, Failure> {
     let call = call(id);
-    let body = wire.share().inspection(wire.ask(&call, wire.timeout(), LIMIT)).await?;
+    let turn = wire.share().inspection().await;
+    let body = wire.ask(&call, wire.timeout(), LIMIT).await?;
+    drop(turn);
     read(&body, node)
 }
 

@@ -4,14 +4,17 @@
 //! whatever bears Captain's label counts, however odd its state: a state of unknown name holds its slots.
 
 use std::fmt;
+use std::ops::Range;
 
 use captain_domain::label::{self, Labels};
 use captain_domain::{InstanceId, OperationId, State};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::failure::Failure;
+use super::known::{Found, Known, Memory};
 use super::text::Text;
 use super::wire::{Call, Wire, within};
 use crate::engine::{Owner, Sighting};
@@ -41,6 +44,8 @@ struct Summary<'a> {
     labels: Option<OurLabels<'a>>,
     #[serde(default, borrow)]
     state: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    status: Option<&'a RawValue>,
     #[serde(default, borrow)]
     ports: Option<&'a RawValue>,
 }
@@ -102,19 +107,25 @@ impl Port<'_> {
     }
 }
 
-/// Every container, or those that an operation made.
-pub(super) async fn list(wire: &Wire, operation: Option<OperationId>) -> Result<Listing, Failure> {
-    let path = match operation {
-        None => "/containers/json?all=true".to_owned(),
-        Some(operation) => {
-            let filter = serde_json::json!({ "label": [format!("{}={operation}", label::OPERATION)] }).to_string();
-            format!("/containers/json?all=true&filters={}", super::encoded(&filter))
-        }
-    };
+/// Every container.
+pub(super) async fn list(wire: &Wire, memory: &Memory) -> Result<Listing, Failure> {
+    let mut known = memory.begin(Instant::now(), wire.share());
+    let listing = ask(wire, "/containers/json?all=true".to_owned(), &mut known).await?;
+    memory.end(known);
+    Ok(listing)
+}
+
+/// Those that an operation made.
+pub(super) async fn find(wire: &Wire, operation: OperationId) -> Result<Listing, Failure> {
+    let filter = serde_json::json!({ "label": [format!("{}={operation}", label::OPERATION)] }).to_string();
+    ask(wire, format!("/containers/json?all=true&filters={}", super::encoded(&filter)), &mut Known::default()).await
+}
+
+async fn ask(wire: &Wire, path: String, known: &mut Known) -> Result<Listing, Failure> {
     let call = Call::get(path);
     within(wire.timeout(), async {
         let mut answer = wire.send(&call).await?.into_body();
-        let (mut reading, mut length) = (Reading::default(), 0);
+        let (mut reading, mut length) = (Reading::new(known), 0);
         while let Some(piece) = answer.piece().await {
             let piece = piece?;
             length += piece.len();
@@ -129,8 +140,8 @@ pub(super) async fn list(wire: &Wire, operation: Option<OperationId>) -> Result<
 }
 
 /// A list that is read while it comes: it is never in memory as a whole, and no piece of it keeps others from the processor for long.
-#[derive(Default)]
-struct Reading {
+struct Reading<'a> {
+    known: &'a mut Known,
     place: Place,
     /// What has come of a record that is not whole.
     pending: Vec<u8>,
@@ -151,7 +162,12 @@ enum Place {
     Nothing,
 }
 
-impl Reading {
+impl<'a> Reading<'a> {
+    fn new(known: &'a mut Known) -> Self {
+        let listing = Listing { sightings: Vec::with_capacity(known.expected()), skipped: 0 };
+        Self { known, place: Place::Beginning, pending: Vec::new(), again_at: 0, listing }
+    }
+
     fn take(&mut self, piece: &[u8]) -> Result<(), Failure> {
         self.pending.extend_from_slice(piece);
         if self.pending.len() >= self.again_at { self.read() } else { Ok(()) }
@@ -170,7 +186,7 @@ impl Reading {
                 (Place::Beginning, b'n') => break,
                 (Place::FirstRecord | Place::Comma, b']') => Place::Nothing,
                 (Place::Comma, b',') => Place::Record,
-                (Place::FirstRecord | Place::Record, _) => match record(&pending[at..])? {
+                (Place::FirstRecord | Place::Record, _) => match self.record(&pending[at..])? {
                     Some((sighting, length)) => {
                         self.listing.skipped += usize::from(sighting.is_none());
                         self.listing.sightings.extend(sighting);
@@ -191,6 +207,21 @@ impl Reading {
         Ok(())
     }
 
+    /// The record at the beginning, as far as it can be understood, and its length; none where it is not whole.
+    fn record(&mut self, bytes: &[u8]) -> Result<Option<(Option<Sighting>, usize)>, Failure> {
+        match self.known.find(bytes) {
+            Found::Known(sighting, length) => Ok(Some((Some(sighting), length))),
+            Found::Partly => Ok(None),
+            Found::New => {
+                let Some(Record { sighting, status, length }) = record(bytes)? else { return Ok(None) };
+                if let Some(sighting) = &sighting {
+                    self.known.keep(&bytes[..length], status, sighting);
+                }
+                Ok(Some((sighting, length)))
+            }
+        }
+    }
+
     fn end(mut self) -> Result<Listing, Failure> {
         self.read()?;
         match self.place {
@@ -202,20 +233,38 @@ impl Reading {
     }
 }
 
-/// The record at the beginning, as far as it can be understood, and its length; none where it is not whole.
-fn record(bytes: &[u8]) -> Result<Option<(Option<Sighting>, usize)>, Failure> {
+/// A record that was read.
+struct Record {
+    /// None where it cannot be understood.
+    sighting: Option<Sighting>,
+    /// The words that say how long its container has been up, within it.
+    status: Option<Range<usize>>,
+    length: usize,
+}
+
+/// Reads the record at the beginning; none where it is not whole.
+fn record(bytes: &[u8]) -> Result<Option<Record>, Failure> {
     match first::<Summary<'_>>(bytes) {
-        Ok((summary, length)) => return Ok(Some((sighting(&summary), length))),
+        Ok((summary, length)) => {
+            let status = summary.status.map(|status| place(bytes, status.get()));
+            return Ok(Some(Record { sighting: sighting(&summary), status, length }));
+        }
         Err(error) if error.is_eof() => return Ok(None),
         Err(_) => {}
     }
     // Passed over as a whole.
     match first::<IgnoredAny>(bytes) {
         // What ends where the bytes end may go on, if it is a number.
-        Ok((_, length)) => Ok((length < bytes.len()).then_some((None, length))),
+        Ok((_, length)) => Ok((length < bytes.len()).then_some(Record { sighting: None, status: None, length })),
         Err(error) if error.is_eof() => Ok(None),
         Err(error) => Err(Failure::undecodable(&error)),
     }
+}
+
+/// Where a part of them is.
+fn place(bytes: &[u8], part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - bytes.as_ptr().addr();
+    start..start + part.len()
 }
 
 fn first<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<(T, usize)> {
@@ -290,7 +339,8 @@ mod tests {
 
     /// A list that comes in pieces of so many bytes.
     fn read_in(size: usize, body: &str) -> Result<Listing, Failure> {
-        let mut reading = Reading::default();
+        let mut known = Known::default();
+        let mut reading = Reading::new(&mut known);
         body.as_bytes().chunks(size).try_for_each(|piece| reading.take(piece))?;
         reading.end()
     }
@@ -410,9 +460,44 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_again_is_what_was_read() {
+        let record = |n: u8, state: &str, status: &str| {
+            let ports = json!([{"IP": "::", "PrivatePort": 8080, "PublicPort": 40_000 + u16::from(n), "Type": "tcp"}]);
+            json!({"Id": id(n), "Labels": labels(), "Ports": ports, "State": state, "Status": status, "Mounts": []})
+                .to_string()
+        };
+        let (memory, share) = (Memory::default(), super::super::share::Shares::default().take());
+        let read = |size: usize, body: &str| {
+            let mut known = memory.begin(Instant::now(), &share);
+            let mut reading = Reading::new(&mut known);
+            body.as_bytes().chunks(size).try_for_each(|piece| reading.take(piece)).unwrap();
+            let listing = reading.end().unwrap();
+            memory.end(known);
+            (listing.sightings, listing.skipped)
+        };
+        let list = |records: Vec<String>| format!("[{}]", records.join(","));
+        let odd = json!({"Id": "short", "State": "running", "Status": "Up"}).to_string();
+        let running = |n| record(n, "running", &format!("Up {n} seconds"));
+        let first = list((0..50).map(running).chain([odd.clone()]).collect());
+        // One is new, one is gone, one has ended, and all have been up for longer.
+        let later = |n| match n {
+            7 => record(n, "exited", "Exited (0) 1 second ago"),
+            n => record(n, "running", &format!("Up {n} minutes")),
+        };
+        let second = list((0..50).filter(|n| *n != 20).map(later).chain([odd, running(99)]).collect());
+        for size in [1, 7, 1000, 4096, usize::MAX] {
+            for body in [&first, &first, &second, &first, &second, &second] {
+                let plainly = read_in(usize::MAX, body).unwrap();
+                assert_eq!(read(size, body), (plainly.sightings, plainly.skipped), "{size}");
+            }
+        }
+    }
+
+    #[test]
     fn a_huge_record_is_read_a_few_times_and_not_for_each_piece() {
         let huge = json!([{"Id": id(1), "State": "running", "Labels": {"x": "y".repeat(1 << 20)}}]).to_string();
-        let (mut reading, mut looks) = (Reading::default(), 0);
+        let mut known = Known::default();
+        let (mut reading, mut looks) = (Reading::new(&mut known), 0);
         for piece in huge.as_bytes().chunks(4096) {
             looks += usize::from(reading.pending.len() + piece.len() >= reading.again_at);
             reading.take(piece).unwrap();

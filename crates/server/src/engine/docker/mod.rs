@@ -12,6 +12,7 @@ mod events;
 mod failure;
 mod images;
 mod inspect;
+mod known;
 mod lines;
 mod list;
 mod logs;
@@ -37,9 +38,11 @@ use futures_util::StreamExt;
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
+use tokio::time::Instant;
 
 pub use self::endpoint::{Endpoint, EndpointError};
 use self::failure::Failure;
+use self::known::Memory;
 use self::share::Shares;
 pub use self::slugs::Runner;
 use self::slugs::Slugs;
@@ -110,6 +113,7 @@ pub struct Docker {
     wire: Arc<Wire>,
     /// How many records of the last listing could not be read: said when it changes, not at each listing.
     skipped: AtomicUsize,
+    memory: Memory,
 }
 
 impl Docker {
@@ -123,21 +127,14 @@ impl Docker {
                 slugs: Slugs::new(settings.runner.clone(), settings.slugs.clone(), settings.pull_timeout),
                 wire: Arc::new(wire),
                 skipped: AtomicUsize::new(0),
+                memory: Memory::default(),
             }),
             Err(source) => Err(SetupError { node, source }),
         }
     }
 
-    async fn list_and_report(&self, operation: Option<OperationId>) -> Result<Vec<Sighting>> {
-        let listing = list::list(&self.wire, operation).await.map_err(self.failed("list containers"))?;
-        if operation.is_none() && self.skipped.swap(listing.skipped, Ordering::Relaxed) != listing.skipped {
-            tracing::warn!(node = %self.node, skipped = listing.skipped, "containers whose records cannot be read are left out");
-        }
-        Ok(listing.sightings)
-    }
-
-    async fn command(&self, attempted: &'static str, call: Call, deadline: Duration) -> Result<()> {
-        self.wire.ask(&call, deadline, LIMIT).await.map(drop).map_err(self.failed(attempted))
+    async fn command(&self, attempted: &'static str, call: &Call, deadline: Duration) -> Result<()> {
+        self.wire.ask(call, deadline, LIMIT).await.map(drop).map_err(self.failed(attempted))
     }
 
     fn failed(&self, attempted: &'static str) -> impl Fn(Failure) -> EngineError + Send + Sync + 'static {
@@ -163,13 +160,18 @@ impl Engine for Docker {
     }
 
     async fn ping(&self) -> Result<()> {
-        let answered = self.command("ping the engine", Call::get("/_ping"), PING_LIMIT.min(self.wire.timeout())).await;
+        let answered = self.command("ping the engine", &Call::get("/_ping"), PING_LIMIT.min(self.wire.timeout())).await;
         self.wire.rest();
+        self.memory.rest(Instant::now());
         answered
     }
 
     async fn list(&self) -> Result<Vec<Sighting>> {
-        self.list_and_report(None).await
+        let listing = list::list(&self.wire, &self.memory).await.map_err(self.failed("list containers"))?;
+        if self.skipped.swap(listing.skipped, Ordering::Relaxed) != listing.skipped {
+            tracing::warn!(node = %self.node, skipped = listing.skipped, "containers whose records cannot be read are left out");
+        }
+        Ok(listing.sightings)
     }
 
     async fn inspect(&self, id: InstanceId) -> Result<Inspected> {
@@ -177,7 +179,8 @@ impl Engine for Docker {
     }
 
     async fn find(&self, operation: OperationId) -> Result<Vec<Sighting>> {
-        self.list_and_report(Some(operation)).await
+        let listing = list::find(&self.wire, operation).await.map_err(self.failed("list containers"))?;
+        Ok(listing.sightings)
     }
 
     async fn prepare(&self, preparation: &Preparation, progress: Progress<'_>) -> Result<()> {
@@ -212,19 +215,19 @@ impl Engine for Docker {
 
     async fn start(&self, id: InstanceId) -> Result<()> {
         let call = Call::post(format!("/containers/{id}/start"));
-        self.command("start a container", call, self.wire.timeout()).await
+        self.command("start a container", &call, self.wire.timeout()).await
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<()> {
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let call = Call::post(format!("/containers/{id}/stop?t={seconds}"));
-        self.command("stop a container", call, Duration::from_secs(seconds) + self.wire.timeout()).await
+        self.command("stop a container", &call, Duration::from_secs(seconds) + self.wire.timeout()).await
     }
 
     async fn remove(&self, id: InstanceId, force: bool) -> Result<()> {
         // With the anonymous volumes that its image asked for: nobody else will ever use them.
         let call = Call::new(Method::DELETE, format!("/containers/{id}?force={force}&v=true"));
-        self.command("remove a container", call, self.wire.timeout()).await
+        self.command("remove a container", &call, self.wire.timeout()).await
     }
 
     async fn logs(&self, id: InstanceId, follow: bool) -> Result<Logs> {

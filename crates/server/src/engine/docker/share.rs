@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::process::{Resource, getrlimit};
 use tokio::sync::Semaphore;
+
+use crate::open_files;
 
 /// Of the open files. The rest is for clients (who may have half, and rarely do), slugs, and the process itself.
 const FOR_ENGINES: (usize, usize) = (3, 4);
@@ -26,10 +27,19 @@ const BUFFERS: std::ops::RangeInclusive<usize> = 4 << 10..=64 << 10;
 /// Connections that are in use at once on an engine at work, and the memory that the buffers of all of them may take.
 const BUSY: usize = 4;
 const FOR_BUFFERS: usize = 16 << 20;
+/// The memory that records of lists may take (`known`): of some 50,000 containers. Beyond it, they are read each time.
+const FOR_RECORDS: usize = 64 << 20;
 
 /// All engines.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares(Arc<AtomicUsize>);
+pub(super) struct Shares(Arc<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    engines: AtomicUsize,
+    /// Bytes of the records that are kept.
+    records: AtomicUsize,
+}
 
 /// One engine's share.
 #[derive(Debug)]
@@ -49,18 +59,31 @@ impl Drop for Place {
     }
 }
 
+/// Room that a record takes while it is kept.
+#[derive(Debug)]
+pub(super) struct Room(Shares, usize);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.0.records.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
 impl Shares {
     /// One more engine. All shares become smaller.
     pub(super) fn take(&self) -> Arc<Share> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.engines.fetch_add(1, Ordering::Relaxed);
         let inspections = Semaphore::new(PARTS as usize);
         Arc::new(Share { all: self.clone(), open: AtomicUsize::new(0), inspections })
     }
 
-    /// Connections for one engine. The limit is asked for anew: it is raised when the process begins to serve.
+    fn engines(&self) -> usize {
+        self.0.engines.load(Ordering::Relaxed)
+    }
+
+    /// Connections for one engine.
     fn each(&self) -> usize {
-        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-        shared(files.unwrap_or(usize::MAX), self.0.load(Ordering::Relaxed))
+        shared(open_files::limit(), self.engines())
     }
 }
 
@@ -98,20 +121,27 @@ impl Share {
 
     /// What a connection may read at once.
     pub(super) fn buffer(&self) -> usize {
-        buffer(self.all.0.load(Ordering::Relaxed))
+        buffer(self.all.engines())
     }
 
-    /// Carries out an inspection when there is a connection for it. Its deadline begins then: the wait is not the engine's fault.
-    pub(super) async fn inspection<T>(&self, call: impl Future<Output = T>) -> T {
+    /// Room for so many bytes of records, if there is some.
+    pub(super) fn room(&self, bytes: usize) -> Option<Room> {
+        let room = Room(self.all.clone(), bytes);
+        let taken = self.all.0.records.fetch_add(bytes, Ordering::Relaxed);
+        (taken + bytes <= FOR_RECORDS).then_some(room)
+    }
+
+    /// Waits until there is a connection for an inspection, whose deadline begins then: the wait is not the engine's fault. What is
+    /// given is held as long as it lasts.
+    pub(super) async fn inspection(&self) -> impl Sized {
         // It is never closed, and nothing depends on how many there are.
-        let _own = self.inspections.acquire_many(parts_of_one(self.all.each())).await;
-        call.await
+        self.inspections.acquire_many(parts_of_one(self.all.each())).await
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.0.engines.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -147,12 +177,12 @@ mod tests {
         let shares = Shares::default();
         let (one, two) = (shares.take(), shares.take());
         drop(two);
-        assert_eq!(shares.0.load(Ordering::Relaxed), 1);
+        assert_eq!(shares.engines(), 1);
         let place = one.connect();
         assert!(one.has_room());
         drop(one);
-        assert_eq!(shares.0.load(Ordering::Relaxed), 1, "a connection is still open");
+        assert_eq!(shares.engines(), 1, "a connection is still open");
         drop(place);
-        assert_eq!(shares.0.load(Ordering::Relaxed), 0);
+        assert_eq!(shares.engines(), 0);
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -99,7 +100,7 @@ impl Wire {
     }
 
     /// What the engine may take of the process's open files.
-    pub(super) fn share(&self) -> &Share {
+    pub(super) fn share(&self) -> &Arc<Share> {
         &self.share
     }
 
@@ -148,12 +149,13 @@ impl Wire {
         let request = request
             .body(body)
             .map_err(|error| Failure::new(crate::engine::ErrorKind::Invalid, format!("no such request: {error}")))?;
-        let response = self.pool.send(request).await?;
+        // In a box, like all that is rare here: what a call holds is allocated with every call, and beyond 1 kB that is slow.
+        let response = self.pool.send(Box::new(request)).await?;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
-        Err(Failure::refusal(status, &read_some(response.into_body()).await))
+        Err(Failure::refusal(status, &Box::pin(read_some(response.into_body())).await))
     }
 
     /// Sends a request in the version agreed on.
@@ -162,8 +164,8 @@ impl Wire {
         match self.exchange(&profile.versioned(call)).await {
             // Refused before anything was done, so it may be sent again: the engine has been replaced by another version.
             Err(failure) if failure.refuses_version() => {
-                let profile = self.negotiate().await?;
-                self.exchange(&profile.versioned(call)).await
+                let again = async { self.exchange(&self.negotiate().await?.versioned(call)).await };
+                Box::pin(again).await
             }
             other => other,
         }
@@ -184,7 +186,7 @@ impl Wire {
         let known = self.profile.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
             Some(profile) => Ok(profile),
-            None => self.negotiate().await,
+            None => Box::pin(self.negotiate()).await,
         }
     }
 
@@ -197,11 +199,12 @@ impl Wire {
 }
 
 /// Bounds the whole of a call.
-pub(super) async fn within<T>(
+pub(super) fn within<T>(
     deadline: Duration,
     call: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| Err(Failure::timed_out(deadline)))
+) -> impl Future<Output = Result<T, Failure>> {
+    // No async function: it would take the room of the call twice.
+    tokio::time::timeout(deadline, call).map(move |ended| ended.unwrap_or_else(|_| Err(Failure::timed_out(deadline))))
 }
 
 /// Reads a whole body of at most `limit` bytes.

@@ -49,6 +49,20 @@ async fn nothing_is_asked_before_the_first_call_and_the_version_agreed_on_is_in_
     assert_eq!(targets, ["/version", "/v1.41/containers/json?all=true", "/v1.41/containers/json?all=true"]);
 }
 
+/// Each call allocates what it holds, and each start makes four. Above this size the usual allocator takes many times as long.
+#[tokio::test]
+async fn a_call_holds_little() {
+    let engine = Fake::tcp(|_| None).await.client();
+    let spec = spec();
+    let sizes = [
+        size_of_val(&*engine.create(&spec)),
+        size_of_val(&*engine.list()),
+        size_of_val(&*engine.start(ID)),
+        size_of_val(&*engine.inspect(ID)),
+    ];
+    assert!(sizes.iter().all(|size| *size <= 1_032), "{sizes:?}");
+}
+
 #[tokio::test]
 async fn a_hundred_calls_share_one_connection() {
     let fake = Fake::tcp(answering("/containers/json", || Reply::Json(200, json!([])))).await;
