@@ -28,6 +28,11 @@ enum Role {
     Client(Box<captain_cli::Command>),
 }
 
+/// The C library's allocator lets threads wait for one another where one frees what another allocated, as a server's do all the time:
+/// a third of the processor time of a start. This one also leaves less of the memory of two million instances unused.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What begins every instance: static, built by `build.rs`.
 const RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/captain-runner"));
 
