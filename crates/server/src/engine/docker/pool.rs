@@ -243,6 +243,12 @@ mod tests {
         (Route::Tcp { host: "127.0.0.1".to_owned(), port, tls: false }, connections)
     }
 
+    fn pool_to(route: &Route) -> Pool {
+        let share = Shares::default().take();
+        let connector = Connector::new(route, &Tls::default(), Duration::from_secs(5), Arc::clone(&share)).unwrap();
+        Pool::new(connector, share, 8)
+    }
+
     async fn ask(pool: &Pool) -> usize {
         let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
         let mut answer =
@@ -262,10 +268,7 @@ mod tests {
             (b"HTTP/1.1 204 No Content\r\n\r\n", 0),
         ] {
             let (route, connections) = engine(answer).await;
-            let share = Shares::default().take();
-            let connector =
-                Connector::new(&route, &Tls::default(), Duration::from_secs(5), Arc::clone(&share)).unwrap();
-            let pool = Pool::new(connector, share, 8);
+            let pool = pool_to(&route);
             for _ in 0..200 {
                 assert_eq!(ask(&pool).await, bytes);
             }
@@ -277,9 +280,7 @@ mod tests {
     async fn a_connection_that_the_engine_closes_is_replaced() {
         let (route, connections) =
             engine(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\nyes").await;
-        let share = Shares::default().take();
-        let connector = Connector::new(&route, &Tls::default(), Duration::from_secs(5), Arc::clone(&share)).unwrap();
-        let pool = Pool::new(connector, share, 8);
+        let pool = pool_to(&route);
         for _ in 0..5 {
             assert_eq!(ask(&pool).await, 3);
         }
@@ -308,10 +309,7 @@ mod tests {
                 });
             }
         });
-        let share = Shares::default().take();
-        let route = Route::Tcp { host: "127.0.0.1".to_owned(), port, tls: false };
-        let connector = Connector::new(&route, &Tls::default(), Duration::from_secs(5), Arc::clone(&share)).unwrap();
-        let pool = Pool::new(connector, Arc::clone(&share), 8);
+        let pool = pool_to(&Route::Tcp { host: "127.0.0.1".to_owned(), port, tls: false });
         for _ in 0..3 {
             assert_eq!(tokio::join!(ask(&pool), ask(&pool), ask(&pool)), (3, 3, 3));
             assert_eq!(pool.shelf.idle.lock().unwrap().len(), 3);
@@ -330,10 +328,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\ny\r\n2\r\nes\r\n0\r\n\r\n",
         ] {
             let (route, connections) = engine(answer).await;
-            let share = Shares::default().take();
-            let connector =
-                Connector::new(&route, &Tls::default(), Duration::from_secs(5), Arc::clone(&share)).unwrap();
-            let pool = Pool::new(connector, share, 8);
+            let pool = pool_to(&route);
             for done_before in 64..128 {
                 let mut asking = Box::pin(ask(&pool));
                 let turns = poll_fn(|context| {

@@ -149,7 +149,7 @@ impl Wire {
         let request = request
             .body(body)
             .map_err(|error| Failure::new(crate::engine::ErrorKind::Invalid, format!("no such request: {error}")))?;
-        // In a box, like all that is rare here: what a call holds is allocated with every call, and beyond 1 kB that is slow.
+        // In a box, like all that is rare here: what a call holds is allocated and moved with every call.
         let response = self.pool.send(Box::new(request)).await?;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
