@@ -119,9 +119,11 @@ pub enum Verdict {
 /// Whether the claim itself is in the listing does not matter.
 pub fn judge(own: Bid, slots: Slots, total: Slots, listing: impl IntoIterator<Item = Taken>) -> Verdict {
     let (mut lasting, mut going) = (0u64, 0u64);
-    let (mut before, mut carried_out) = (Vec::<(Bid, u64)>::new(), Vec::new());
+    let listing = listing.into_iter();
+    let carried_out = Vec::with_capacity(listing.size_hint().1.unwrap_or(0));
+    let (mut before, mut carried_out) = (Vec::<(Bid, u64)>::new(), carried_out);
     let (mut repeated, mut rival_goes) = (false, false);
-    for taken in listing.into_iter().filter(|taken| taken.bid != Some(own)) {
+    for taken in listing.filter(|taken| taken.bid != Some(own)) {
         let taken_slots = u64::from(taken.slots.0);
         let rival = taken.bid.is_some_and(|bid| bid.operation == own.operation);
         if matches!(taken.hold, Hold::Lasting | Hold::Ended) {

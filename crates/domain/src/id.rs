@@ -132,10 +132,15 @@ impl FromStr for OperationId {
 
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [0; 32];
-        hex(&self.0, &mut digits);
-        let text = std::str::from_utf8(&digits).map_err(|_| fmt::Error)?;
-        write!(f, "{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
+        let mut text = [b'-'; 36];
+        let (mut at, mut bytes) = (0, self.0.as_slice());
+        for group in [4, 2, 2, 2, 6] {
+            let (these, others) = bytes.split_at(group);
+            hex(these, &mut text[at..at + group * 2]);
+            (at, bytes) = (at + group * 2 + 1, others);
+        }
+        // All of it at once: a string that it is written to then grows once.
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -102,7 +102,8 @@ impl Profile {
 
     /// The call with the version in front of its path.
     pub(super) fn versioned(&self, call: &Call) -> Call {
-        Call { path: format!("/v{}{}", self.api, call.path), ..call.clone() }
+        let path = format!("/v{}{}", self.api, call.path);
+        Call { method: call.method.clone(), path, body: call.body.clone() }
     }
 }
 
