@@ -96,15 +96,15 @@ impl Latencies {
 
     /// The bound is that of the 99th percentile, in milliseconds.
     pub fn report(&self, report: &mut Report, name: &str, bound: f64) {
-        let shown = format!(
-            "p99 {:.2} ms (median {:.2}, p90 {:.2}, greatest {:.2}; {} times)",
-            self.part(0.99),
-            self.part(0.5),
-            self.part(0.9),
-            self.part(1.0),
-            self.len(),
-        );
-        report.at_most(&format!("{name}, ms"), self.part(0.99), bound, shown);
+        report.at_most(&format!("{name}, ms"), self.part(0.99), bound, self);
+    }
+}
+
+impl std::fmt::Display for Latencies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [p99, median, p90, greatest] = [0.99, 0.5, 0.9, 1.0].map(|part| self.part(part));
+        let times = self.len();
+        write!(f, "p99 {p99:.2} ms (median {median:.2}, p90 {p90:.2}, greatest {greatest:.2}; {times} times)")
     }
 }
 

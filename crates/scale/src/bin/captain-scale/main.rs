@@ -7,8 +7,8 @@
 //! cargo build --release -p captain && cargo run --release -p captain-scale --bin captain-scale -- load read
 //! ```
 //!
-//! `CAPTAIN_BIN` names another captain than the one beside it. Needs root, for more open files than a process is usually given. Ends with 1 when a bound is missed, with 2 when it is
-//! called wrongly.
+//! `CAPTAIN_BIN` names another captain than the one beside it. Needs root, for more open files than a process is usually given and
+//! for a network of its own. Ends with 1 when a bound is missed, with 2 when it is called wrongly.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +29,8 @@ mod restart;
 mod stage;
 mod starts;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
 use captain_scale::engines::{DOCKER_PORT, Engines, Plan};
 use captain_scale::figures::Report;
@@ -49,6 +50,9 @@ struct Arguments {
     /// Measure nothing: serve the engines until stopped, for a captain that is started by hand
     #[arg(long)]
     only_engines: bool,
+    /// Stay in the host's network, where its packet filter looks at every packet (some 5 % of a start)
+    #[arg(long)]
+    host_network: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,6 +68,9 @@ enum Section {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if !arguments.host_network && !arguments.only_engines {
+        return again_in_a_network_of_its_own();
+    }
     let open_files = captain_scale::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if arguments.only_engines {
@@ -77,6 +84,16 @@ fn main() -> ExitCode {
     let mut report = Report::default();
     runtime.block_on(run(&mut report, &arguments));
     report.end()
+}
+
+/// Becomes the same program in a network that has the loopback device alone. Returns where that cannot be.
+fn again_in_a_network_of_its_own() -> ExitCode {
+    let itself = std::env::current_exe().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--", "sh", "-c", r#"ip link set lo up && exec "$0" --host-network "$@""#]);
+    let error = command.arg(itself).args(std::env::args_os().skip(1)).exec();
+    eprintln!("no network of its own by `unshare`: {error}");
+    ExitCode::from(2)
 }
 
 async fn run(report: &mut Report, arguments: &Arguments) {

@@ -23,6 +23,40 @@ pub(crate) fn memory(pid: u32, line: &str) -> f64 {
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
+/// What the host has taken of this machine's processors since it was made: on a virtual machine others' work, which stands in the
+/// way of whatever is measured, and which no program in here can help.
+pub(crate) struct Stolen(Ticks);
+
+struct Ticks {
+    stolen: u64,
+    all: u64,
+}
+
+impl Stolen {
+    pub(crate) fn since_now() -> Self {
+        Self(Ticks::now())
+    }
+
+    /// As a part of the time in which the processors worked or would have: nothing is taken of one that rests.
+    pub(crate) fn until_now(&self) -> String {
+        let now = Ticks::now();
+        let (stolen, all) = (now.stolen - self.0.stolen, now.all - self.0.all);
+        format!("{:.0} %", stolen as f64 * 100.0 / all.max(1) as f64)
+    }
+}
+
+impl Ticks {
+    /// The first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
+    fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let fields = stat.lines().next().unwrap_or("").split_whitespace().skip(1);
+        let ticks: Vec<u64> = fields.filter_map(|field| field.parse().ok()).take(8).collect();
+        let at = |field: usize| ticks.get(field).copied().unwrap_or(0);
+        let rests = at(3) + at(4);
+        Self { stolen: at(7), all: ticks.iter().sum::<u64>() - rests }
+    }
+}
+
 /// The machine, the commit and the date, as SPEC.md names them.
 pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();

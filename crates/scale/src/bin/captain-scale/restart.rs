@@ -3,6 +3,7 @@
 use captain_scale::engines::Plan;
 use captain_scale::figures::Report;
 
+use crate::process::Stolen;
 use crate::stage::{self, Stage};
 
 const NODES: u32 = 1_000;
@@ -16,6 +17,7 @@ pub(crate) async fn restart(report: &mut Report) {
     let engines = stage::engines(Plan::of(NODES, INSTANCES)).await;
     let (mut stage, _) = Stage::up(&engines).await;
     let (mut seconds, mut cpu) = (Vec::new(), Vec::new());
+    let stolen = Stolen::since_now();
     for _ in 0..ROUNDS {
         stage.captain.crash();
         let (again, ready) = Stage::up(&engines).await;
@@ -29,6 +31,7 @@ pub(crate) async fn restart(report: &mut Report) {
     report.at_most("ready after a restart, s", median, READY, shown);
     let cpu: Vec<String> = cpu.iter().map(|cpu| format!("{cpu:.1}")).collect();
     report.note("  processor time of the captain, s", cpu.join(", "));
+    report.note("  of the processors were the host's", stolen.until_now());
     report.note("  resident, MiB", format!("{:.0}", stage.rss()));
     stage.end().await;
 }

@@ -9,6 +9,8 @@ use captain_scale::engines::{DOCKER_PORT, Engines, Plan};
 
 use crate::process;
 
+/// MiB in five seconds: what falls by less is at rest.
+const SETTLED: f64 = 2.0;
 /// From the start of a captain until it knows everything.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -69,10 +71,18 @@ impl Stage {
         process::memory(self.pid(), "VmRSS")
     }
 
-    /// What is resident when what it did last is over.
+    /// What is resident when what it did last is over: its allocator gives back what is free within some ten seconds.
     pub(crate) async fn rss_at_rest(&self) -> f64 {
         self.rest(0.5, Duration::from_secs(20)).await;
-        self.rss()
+        let (begin, mut before) = (Instant::now(), self.rss());
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let now = self.rss();
+            if now > before - SETTLED || begin.elapsed() > Duration::from_secs(60) {
+                return now;
+            }
+            before = now;
+        }
     }
 
     /// Waits until every container has been inspected since the engines had counted `inspections`, every node is healthy, and
