@@ -7,6 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
     reason = "test code: a panic is how it reports, and its settings come from the environment"
@@ -18,9 +19,11 @@ pub mod contract;
 pub mod ec2;
 pub mod engine;
 pub mod fake;
+pub mod figures;
 pub mod heavy;
 pub mod http;
 pub mod origin;
+pub mod process;
 pub mod proxy;
 pub mod slugs;
 mod wait;

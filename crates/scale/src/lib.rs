@@ -3,7 +3,6 @@
 //! - `engines`: the engines. What each container is follows from its engine and its number, so two million of them take next to no
 //!   memory; kept is only what changed.
 //! - `client`: a keep-alive client with a clock.
-//! - `figures`: what was measured, and whether it is what was promised.
 //!
 //! `captain-scale` is the benchmark. Its figures are of *simulated engines* and say so: they measure Captain, not Docker.
 
@@ -18,7 +17,6 @@
 
 pub mod client;
 pub mod engines;
-pub mod figures;
 
 /// Raises this process's limit of open files as far as it may, and says how far that is. A captain does so by itself.
 pub fn raise_open_files() -> u64 {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::figures::{Pairs, Report};
 use crate::stage::Stage;
 use crate::wire::Wire;
+use captain_e2e::figures::{Pairs, Report};
 
 const STARTS: usize = 40;
 const STOPS: usize = 30;

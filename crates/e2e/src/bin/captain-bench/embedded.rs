@@ -24,9 +24,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::figures::{Report, Series};
-use crate::process;
 use crate::wire::{Wire, text};
+use captain_e2e::figures::{Report, Series};
+use captain_e2e::process;
 
 const ROUNDS: usize = 40;
 /// Starts and stops for the rate, on each engine: Docker takes a second for each few.
@@ -154,9 +154,9 @@ impl Ground {
             app.push(self.bare(&[&first, "done"]));
         }
         let over_docker = ours.median() / docker.median();
-        report.at_most("over Docker's (medians)", over_docker, &format!("1/{:.1}", 1.0 / over_docker), 1.0 / 20.0);
+        report.at_most("over Docker's (medians)", over_docker, 1.0 / 20.0, format!("1/{:.1}", 1.0 / over_docker));
         let ratio = ours.over(&shell);
-        report.at_most("over bare clone + exec of bash -c ./first", ratio.median(), &ratio.shown(2), 3.0);
+        report.at_most("over bare clone + exec of bash -c ./first", ratio.median(), 3.0, ratio.shown(2));
         report.note("over bare clone + exec of ./first", ours.over(&app).shown(2));
         for (name, series) in
             [("POST, embedded, ms", ours), ("POST, Docker, ms", docker), ("bash, ms", shell), ("app alone, ms", app)]
@@ -203,7 +203,7 @@ impl Ground {
             many.push(self.calls(&mut wire, &ids[0], MANY).await);
             if many.len() == 1 {
                 let (own, shown) = self.weights(&ids);
-                report.at_most("monitor and runner together, MiB each", own, &shown, 3.0);
+                report.at_most("monitor and runner together, MiB each", own, 3.0, shown);
             }
             self.have(FEW, &mut ids, &mut wire).await;
             few.push(self.calls(&mut wire, &ids[0], FEW).await);
@@ -215,7 +215,7 @@ impl Ground {
             let ratio = many.over(&few);
             let shown = format!("{}: {} µs, with {FEW} {} µs", ratio.shown(2), many.shown(1), few.shown(1));
             // Medians of microseconds on a machine that others use as well: a fifth is noise.
-            report.at_most(&format!("{name}, over the same with {FEW}"), ratio.median(), &shown, 1.2);
+            report.at_most(&format!("{name}, over the same with {FEW}"), ratio.median(), 1.2, shown);
         }
     }
 

@@ -10,10 +10,10 @@ use captain_e2e::{eventually, slugs};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::figures::{Report, Series};
-use crate::process;
 use crate::stage::order;
 use crate::wire::{Wire, text};
+use captain_e2e::figures::{Report, Series};
+use captain_e2e::process;
 
 /// Rounds of three parts: with all engines well, the same again, and with a hung engine; which is first changes.
 const ROUNDS: usize = 8;
@@ -92,7 +92,7 @@ fn judge(report: &mut Report, name: &str, rounds: &[[Times; 3]], of: fn(&Times) 
     let (with, without) = (p99_of(HUNG), p99_of(WELL).midpoint(&p99_of(AGAIN)));
     let ratio = with.over(&without);
     let shown = format!("{}: {} ms over {} ms", ratio.shown(2), with.shown(2), without.shown(2));
-    report.at_most(&format!("p99 of {name} while one of three engines hangs"), ratio.median(), &shown, FELT);
+    report.at_most(&format!("p99 of {name} while one of three engines hangs"), ratio.median(), FELT, shown);
     report.note("  control: the same with nothing hung in either", p99_of(AGAIN).over(&p99_of(WELL)).shown(2));
     let all = |part: usize| rounds.iter().flat_map(|round| of(&round[part]).iter().copied()).collect::<Vec<_>>();
     let (hung, well) = (all(HUNG), [all(WELL), all(AGAIN)].concat());
@@ -202,12 +202,8 @@ pub(crate) async fn recovery(report: &mut Report) {
         }
         took.push(begin.elapsed().as_secs_f64());
     }
-    report.at_most(
-        "seconds until ready and right",
-        took.median(),
-        &format!("{}, {DEATHS} deaths", took.shown(3)),
-        RECOVERY,
-    );
+    let shown = format!("{}, {DEATHS} deaths", took.shown(3));
+    report.at_most("seconds until ready and right", took.median(), RECOVERY, shown);
     report.note("  the engines alone: list and inspect all, s", floor.shown(3));
     drop(captain);
     clear(&lease).await;

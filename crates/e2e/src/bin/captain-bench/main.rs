@@ -22,10 +22,8 @@
 mod changes;
 mod embedded;
 mod faults;
-mod figures;
 mod hundred;
 mod memory;
-mod process;
 mod read;
 mod slugs;
 mod stage;
@@ -34,7 +32,8 @@ mod wrk;
 
 use std::process::ExitCode;
 
-use figures::Report;
+use captain_e2e::figures::Report;
+use captain_e2e::process;
 use hundred::Hundred;
 
 /// The sections, in the order in which they run.
@@ -63,7 +62,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     println!("{}", process::machine());
-    let mut report = Report::default();
+    let mut report = Report::on("real engines");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(run(&mut report, wanted));
     report.end()

@@ -3,9 +3,9 @@
 use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::cluster::lease_on_tcp;
 
-use crate::figures::Report;
 use crate::hundred::Hundred;
-use crate::process;
+use captain_e2e::figures::Report;
+use captain_e2e::process;
 
 /// MiB of a captain without instances.
 const IDLE: f64 = 25.0;
@@ -15,7 +15,7 @@ pub(crate) async fn idle(report: &mut Report) {
     let lease = lease_on_tcp(3).await;
     let captain = Settings::of(&lease).start().await;
     let (resident, shown) = at_rest(&captain).await;
-    report.at_most("no instances", resident, &shown, IDLE);
+    report.at_most("no instances", resident, IDLE, shown);
 }
 
 pub(crate) async fn of_hundred(report: &mut Report, hundred: &Hundred) {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use captain_e2e::eventually;
 
-use crate::figures::{Report, Series};
 use crate::hundred::Hundred;
-use crate::process;
 use crate::wrk::{Bare, load};
+use captain_e2e::figures::{Report, Series};
+use captain_e2e::process;
 
 const ROUNDS: usize = 6;
 
@@ -105,11 +105,11 @@ async fn hanging(rates: &mut Rates, hundred: &Hundred, one: &str) {
 }
 
 fn say(report: &mut Report, rates: &Rates) {
-    report.at_least("GET /instances/", rates.list.median(), &rates.list.shown(0), LIST);
+    report.at_least("GET /instances/", rates.list.median(), LIST, rates.list.shown(0));
     report.note("  yardstick", rates.bare_list.shown(0));
     report.note("  of the yardstick", rates.list.over(&rates.bare_list).shown(2));
     report.note("  Captain's processor time a request, us", rates.list_cpu.shown(1));
-    report.at_least("GET of one", rates.one.median(), &rates.one.shown(0), ONE);
+    report.at_least("GET of one", rates.one.median(), ONE, rates.one.shown(0));
     report.note("  yardstick", rates.bare_one.shown(0));
     report.note("  of the yardstick", rates.one.over(&rates.bare_one).shown(2));
     report.note("  Captain's processor time a request, us", rates.one_cpu.shown(1));
@@ -120,7 +120,7 @@ fn say(report: &mut Report, rates: &Rates) {
         ("GET of one with a hung node", &rates.one_hung, &rates.one),
     ] {
         let ratio = hung.over(own);
-        report.at_least(name, ratio.median(), &ratio.shown(2), HUNG);
+        report.at_least(name, ratio.median(), HUNG, ratio.shown(2));
     }
     report.note("  the rate after it over before", rates.list_after.over(&rates.list_before).shown(2));
     report.note("  processor time a request, of its own", rates.cpu_hung.over(&rates.cpu_well).shown(2));

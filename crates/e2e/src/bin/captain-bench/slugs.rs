@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::changes::{in_turns, starts};
-use crate::figures::{Pairs, Report, Series};
 use crate::stage::Stage;
 use crate::wire::text;
+use captain_e2e::figures::{Pairs, Report, Series};
 
 const COLD: usize = 7;
 const TOGETHER: usize = 20;
@@ -228,7 +228,7 @@ pub(crate) async fn pages(report: &mut Report) {
     start("own").await;
     let own = used(&stage) - empty - all;
     let shown = format!("{:.2}: {all:.1} MiB over {one:.1} MiB", all / one);
-    report.at_most(&format!("memory of {TOGETHER} over memory of one"), all / one, &shown, 2.0);
+    report.at_most(&format!("memory of {TOGETHER} over memory of one"), all / one, 2.0, shown);
     report.note("each of the others", format!("{:.1} MiB", (all - one) / (TOGETHER - 1) as f64));
     report.note("one with a copy of its own, for comparison", format!("{own:.1} MiB"));
 }

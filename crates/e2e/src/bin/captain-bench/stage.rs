@@ -15,8 +15,8 @@ use captain_e2e::{eventually, slugs};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::process;
 use crate::wire::{Wire, text};
+use captain_e2e::process;
 
 /// What pairs are measured on.
 #[derive(Debug)]

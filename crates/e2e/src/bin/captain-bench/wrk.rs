@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use crate::process;
+use captain_e2e::process;
 
 /// As many as there are processors on the machine that the promise is for.
 const THREADS: &str = "2";

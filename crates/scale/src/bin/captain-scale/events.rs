@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use captain_e2e::figures::{Latencies, Report};
 use captain_scale::client::Client;
 use captain_scale::engines::{Container, Engines, Happening};
-use captain_scale::figures::{Latencies, Report};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::process::{self, Stolen};
 use crate::stage::Stage;
+use captain_e2e::process;
 
 /// Events a second, over all engines.
 const RATE: u32 = 10_000;
@@ -40,7 +40,7 @@ pub(crate) async fn events(report: &mut Report, stage: &Stage) {
     ));
     let over = Arc::new(AtomicBool::new(false));
     let (before, cpu) = (engines.counted(), process::cpu(stage.pid()));
-    let (begin, stolen) = (Instant::now(), Stolen::since_now());
+    let begin = Instant::now();
     let storm = tokio::spawn(storm(Arc::clone(engines), Arc::clone(&over)));
     let samplers: Vec<_> = (0..SAMPLERS)
         .map(|number| {
@@ -71,7 +71,6 @@ pub(crate) async fn events(report: &mut Report, stage: &Stage) {
     let inspected = (after.inspections - before.inspections) as f64 / seconds;
     report.note("  inspections a second", format!("{inspected:.0}"));
     report.note("  processors that the captain used", format!("{cpu:.2}"));
-    report.note("  of the processors were the host's", stolen.until_now());
     report.note("  events that a slow reader lost", after.lost_events - before.lost_events);
 }
 

@@ -1,10 +1,10 @@
 //! A captain finds a large fleet: how long that takes, and what it holds in memory.
 
+use captain_e2e::figures::Report;
 use captain_scale::engines::Plan;
-use captain_scale::figures::Report;
 
-use crate::process;
 use crate::stage::{self, Stage};
+use captain_e2e::process;
 
 /// The fleet of the promises.
 pub(crate) const NODES: u32 = 6_100;
@@ -27,7 +27,7 @@ pub(crate) async fn load(report: &mut Report, plan: Plan) -> Stage {
         .note("inspections, listings by the engines' count", format!("{}, {}", counted.inspections, counted.listings));
     let loaded = stage.rss();
     let resident = stage.rss_at_rest().await;
-    let greatest = process::memory(stage.pid(), "VmHWM");
+    let greatest = process::resident(stage.pid(), "VmHWM");
     let shown = format!("{resident:.0} ({loaded:.0} when it was ready, {greatest:.0} at the most)");
     report.at_most("resident, MiB", resident, RESIDENT, shown);
     report.note("connections that it keeps", engines.counted().connections);

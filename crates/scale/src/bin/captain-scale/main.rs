@@ -21,7 +21,6 @@
 
 mod events;
 mod load;
-mod process;
 mod read;
 mod reserve;
 mod resident;
@@ -32,8 +31,9 @@ mod starts;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use captain_e2e::figures::Report;
+use captain_e2e::process;
 use captain_scale::engines::{DOCKER_PORT, Engines, Plan};
-use captain_scale::figures::Report;
 use clap::{Parser, ValueEnum};
 
 /// What the real server bears, on simulated engines.
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         println!("**a debug build: its figures say nothing**");
     }
-    let mut report = Report::default();
+    let mut report = Report::on("simulated engines");
     runtime.block_on(run(&mut report, &arguments));
     report.end()
 }

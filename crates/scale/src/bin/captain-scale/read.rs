@@ -9,17 +9,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use captain_e2e::figures::{Latencies, Report};
 use captain_scale::client::{Answer, Client};
 use captain_scale::engines::{Engines, app_name};
-use captain_scale::figures::{Latencies, Report};
 use http::Method;
 use http::header::{ETAG, IF_NONE_MATCH};
 use http_body_util::BodyExt;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::process::{self, Stolen};
 use crate::stage::Stage;
+use captain_e2e::process::{self, Stolen};
 
 /// The bounds: milliseconds, 99 of 100.
 const BY_ID: f64 = 2.0;
@@ -197,7 +197,7 @@ struct Whole {
 const SLOWLY: Duration = Duration::from_secs(8);
 
 async fn whole(address: SocketAddr, pid: u32) -> Whole {
-    let rss = || process::memory(pid, "VmRSS");
+    let rss = || process::resident(pid, "VmRSS");
     let before = rss();
     let (mut opened, mut bytes, mut most) = (0, 0, before);
     let begin = Instant::now();

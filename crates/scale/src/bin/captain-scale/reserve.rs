@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use captain_domain::{AppName, NodeId, OperationId, Slots, Timestamp};
+use captain_e2e::figures::{Report, Series};
 use captain_scale::engines::{Plan, told};
-use captain_scale::figures::Report;
 use captain_server::fleet::Fleet;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -25,32 +25,24 @@ pub(crate) fn reserve(report: &mut Report, nodes: u32, instances: u64) {
         SMALL.1, SMALL.0
     ));
     let (small, large) = (Subject::of(SMALL.0, SMALL.1), Subject::of(nodes, instances));
-    let (mut rates, mut of_small, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut of_small, mut of_large) = (Series::default(), Series::default());
     for round in 0..ROUNDS {
         // In turns, so that what else the machine does meets both.
-        let (with_small, with_large) = if round % 2 == 0 {
-            let with_small = small.rate();
-            (with_small, large.rate())
+        let in_turn = if round % 2 == 0 {
+            [(&small, &mut of_small), (&large, &mut of_large)]
         } else {
-            let with_large = large.rate();
-            (small.rate(), with_large)
+            [(&large, &mut of_large), (&small, &mut of_small)]
         };
-        rates.push(with_large);
-        of_small.push(with_small);
-        ratios.push(with_large / with_small);
+        for (subject, rates) in in_turn {
+            rates.push(subject.rate());
+        }
     }
-    let (rate, shown) = median(&mut rates, 0);
-    report.at_least(&format!("reservations a second, at {instances} instances"), rate, RATE, shown);
-    let (ratio, shown) = median(&mut ratios, 2);
-    report.at_least("  of the rate with the small fleet", ratio, OF_SMALL, shown);
-    report.note("  the rate with the small fleet", median(&mut of_small, 0).1);
-}
-
-/// The median, and how it is shown: with the least and the greatest.
-fn median(values: &mut [f64], decimals: usize) -> (f64, String) {
-    values.sort_by(f64::total_cmp);
-    let (least, median, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
-    (median, format!("{median:.decimals$} ({least:.decimals$} to {most:.decimals$}, {} rounds)", values.len()))
+    let shown = |series: &Series, decimals| format!("{}, {ROUNDS} rounds", series.shown(decimals));
+    let name = format!("reservations a second, at {instances} instances");
+    report.at_least(&name, of_large.median(), RATE, shown(&of_large, 0));
+    let ratio = of_large.over(&of_small);
+    report.at_least("  of the rate with the small fleet", ratio.median(), OF_SMALL, shown(&ratio, 2));
+    report.note("  the rate with the small fleet", shown(&of_small, 0));
 }
 
 struct Subject {

@@ -3,8 +3,8 @@
 //! The allocator's count (`tests/counted.rs`) is exact and knows the view alone. What is resident has in it what the allocator keeps
 //! for itself, tasks, connections and their buffers.
 
+use captain_e2e::figures::Report;
 use captain_scale::engines::Plan;
-use captain_scale::figures::Report;
 
 use crate::load::RESIDENT;
 use crate::stage::{self, Stage};

@@ -1,9 +1,8 @@
 //! A captain is killed and started again: how soon it knows everything.
 
+use captain_e2e::figures::{Report, Series};
 use captain_scale::engines::Plan;
-use captain_scale::figures::Report;
 
-use crate::process::Stolen;
 use crate::stage::{self, Stage};
 
 const NODES: u32 = 1_000;
@@ -16,8 +15,7 @@ pub(crate) async fn restart(report: &mut Report) {
     report.section(&format!("restart: kill -9 and start again, {INSTANCES} instances on {NODES} engines"));
     let engines = stage::engines(Plan::of(NODES, INSTANCES)).await;
     let (mut stage, _) = Stage::up(&engines).await;
-    let (mut seconds, mut cpu) = (Vec::new(), Vec::new());
-    let stolen = Stolen::since_now();
+    let (mut seconds, mut cpu) = (Series::default(), Series::default());
     for _ in 0..ROUNDS {
         stage.captain.crash();
         let (again, ready) = Stage::up(&engines).await;
@@ -25,13 +23,13 @@ pub(crate) async fn restart(report: &mut Report) {
         seconds.push(ready.took.as_secs_f64());
         cpu.push(ready.cpu.as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds[ROUNDS / 2];
-    let shown = format!("{median:.2} ({:.2} to {:.2}, {ROUNDS} times)", seconds[0], seconds[ROUNDS - 1]);
-    report.at_most("ready after a restart, s", median, READY, shown);
-    let cpu: Vec<String> = cpu.iter().map(|cpu| format!("{cpu:.1}")).collect();
-    report.note("  processor time of the captain, s", cpu.join(", "));
-    report.note("  of the processors were the host's", stolen.until_now());
+    report.at_most(
+        "ready after a restart, s",
+        seconds.median(),
+        READY,
+        format!("{}, {ROUNDS} times", seconds.shown(2)),
+    );
+    report.note("  processor time of the captain, s", cpu.shown(1));
     report.note("  resident, MiB", format!("{:.0}", stage.rss()));
     stage.end().await;
 }

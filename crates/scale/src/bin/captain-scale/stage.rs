@@ -7,7 +7,7 @@ use captain_e2e::captain::{Captain, Settings};
 use captain_scale::client::Client;
 use captain_scale::engines::{DOCKER_PORT, Engines, Plan};
 
-use crate::process;
+use captain_e2e::process;
 
 /// MiB in five seconds: what falls by less is at rest.
 const SETTLED: f64 = 2.0;
@@ -68,7 +68,7 @@ impl Stage {
     }
 
     pub(crate) fn rss(&self) -> f64 {
-        process::memory(self.pid(), "VmRSS")
+        process::resident(self.pid(), "VmRSS")
     }
 
     /// What is resident when what it did last is over: its allocator gives back what is free within some ten seconds.
@@ -102,7 +102,7 @@ impl Stage {
                     "  … {:.0?}: {inspected} of {all} inspected, {:.0} MiB resident (greatest {:.0}), {:.0?} of processor time, {:?}",
                     begin.elapsed(),
                     self.rss(),
-                    process::memory(self.pid(), "VmHWM"),
+                    process::resident(self.pid(), "VmHWM"),
                     process::cpu(self.pid()),
                     self.engines.counted(),
                 );

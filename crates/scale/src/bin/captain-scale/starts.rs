@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use captain_domain::InstanceId;
+use captain_e2e::figures::Report;
 use captain_scale::client::Client;
 use captain_scale::engines::{Container, Engines, Happening, IMAGE, Plan, app_name};
-use captain_scale::figures::Report;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::process::{self, Stolen};
 use crate::stage::{self, Stage};
+use captain_e2e::process::{self, Stolen};
 
 const ENGINES: u32 = 300;
 const STARTS: u64 = 30_000;
