@@ -194,6 +194,8 @@ impl Watching<'_> {
         let mut announce_at = None;
         let turn_ends = Instant::now() + INTRODUCTION;
         self.ask_for_listing(&mut questions);
+        // One for all that has its time. It is set again when that of the first of them has changed, and not by every event.
+        let mut alarm = pin!(sleep_until(self.list_at));
         loop {
             self.ask_for_inspections(&mut questions);
             let settled = !self.listing && self.inspecting == 0 && self.due.is_empty();
@@ -202,6 +204,15 @@ impl Watching<'_> {
                 backoff.reset();
                 announced = true;
                 self.turn = None;
+            }
+            let turn_ends = self.turn.is_some().then_some(turn_ends);
+            let announce = announce_at.filter(|_| !announced);
+            let next = [self.next_due(), turn_ends, announce]
+                .into_iter()
+                .flatten()
+                .fold(self.list_at.min(self.ping_at), Instant::min);
+            if alarm.deadline() != next {
+                alarm.as_mut().reset(next);
             }
             tokio::select! {
                 biased;
@@ -214,11 +225,18 @@ impl Watching<'_> {
                     }
                 }
                 () = self.handle.poke.notified() => self.ask_for_listing(&mut questions),
-                () = sleep_until(self.list_at) => self.relist(&mut questions),
-                () = sleep_until(self.ping_at) => self.ask_for_ping(&mut questions),
-                () = sleep_until(self.next_due()), if self.waits_for_due() => {}
-                () = sleep_until(turn_ends), if self.turn.is_some() => self.turn = None,
-                () = sleep_until(announce_at.unwrap_or(self.list_at)), if !announced && announce_at.is_some() => {}
+                () = &mut alarm => {
+                    let now = Instant::now();
+                    if self.list_at <= now {
+                        self.relist(&mut questions);
+                    }
+                    if self.ping_at <= now {
+                        self.ask_for_ping(&mut questions);
+                    }
+                    if turn_ends.is_some_and(|at| at <= now) {
+                        self.turn = None;
+                    }
+                }
             }
         }
     }
@@ -275,13 +293,9 @@ impl Watching<'_> {
         }
     }
 
-    fn next_due(&self) -> Instant {
-        self.due.front().map_or(self.list_at, |(due, _)| *due)
-    }
-
-    /// Whether time alone is missing, and not a place for one more inspection.
-    fn waits_for_due(&self) -> bool {
-        self.inspecting < INSPECTIONS && !self.due.is_empty()
+    /// When the next inspection is due; none where there is none to come, or it is a place for one more that is missing, and not time.
+    fn next_due(&self) -> Option<Instant> {
+        self.due.front().filter(|_| self.inspecting < INSPECTIONS).map(|(due, _)| *due)
     }
 
     /// The next container whose time has come, unless somebody has looked at it since it was last heard of, or will: a start and a
