@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use captain_e2e::figures::{Pairs, Report};
 use tokio::task::JoinSet;
 
 use crate::stage::Stage;
 use crate::wire::Wire;
-use captain_e2e::figures::{Pairs, Report};
 
 const STARTS: usize = 40;
 const STOPS: usize = 30;

@@ -18,6 +18,8 @@ use bytes::Bytes;
 use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::cluster::{Lease, lease_on_tcp};
 use captain_e2e::eventually;
+use captain_e2e::figures::{Report, Series};
+use captain_e2e::process;
 use captain_e2e::slugs::Slug;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -25,8 +27,6 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::wire::{Wire, text};
-use captain_e2e::figures::{Report, Series};
-use captain_e2e::process;
 
 const ROUNDS: usize = 40;
 /// Starts and stops for the rate, on each engine: Docker takes a second for each few.

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::cluster::{Lease, lease_on_tcp};
+use captain_e2e::figures::{Report, Series};
 use captain_e2e::origin::Origin;
+use captain_e2e::process;
 use captain_e2e::{eventually, slugs};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::stage::order;
 use crate::wire::{Wire, text};
-use captain_e2e::figures::{Report, Series};
-use captain_e2e::process;
 
 /// Rounds of three parts: with all engines well, the same again, and with a hung engine; which is first changes.
 const ROUNDS: usize = 8;

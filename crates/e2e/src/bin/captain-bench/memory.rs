@@ -2,10 +2,10 @@
 
 use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::cluster::lease_on_tcp;
-
-use crate::hundred::Hundred;
 use captain_e2e::figures::Report;
 use captain_e2e::process;
+
+use crate::hundred::Hundred;
 
 /// MiB of a captain without instances.
 const IDLE: f64 = 25.0;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use captain_e2e::eventually;
+use captain_e2e::figures::{Report, Series};
+use captain_e2e::process;
 
 use crate::hundred::Hundred;
 use crate::wrk::{Bare, load};
-use captain_e2e::figures::{Report, Series};
-use captain_e2e::process;
 
 const ROUNDS: usize = 6;
 

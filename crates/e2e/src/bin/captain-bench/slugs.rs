@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use captain_e2e::captain::Settings;
 use captain_e2e::cluster::Lease;
+use captain_e2e::figures::{Pairs, Report, Series};
 use captain_e2e::origin::Manner;
 use captain_e2e::slugs::Slug;
 use serde_json::{Value, json};
@@ -17,7 +18,6 @@ use tempfile::TempDir;
 use crate::changes::{in_turns, starts};
 use crate::stage::Stage;
 use crate::wire::text;
-use captain_e2e::figures::{Pairs, Report, Series};
 
 const COLD: usize = 7;
 const TOGETHER: usize = 20;

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use captain_e2e::captain::{Captain, Settings};
 use captain_e2e::cluster::{Lease, Node, lease_on_tcp};
 use captain_e2e::origin::Origin;
+use captain_e2e::process;
 use captain_e2e::{eventually, slugs};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::wire::{Wire, text};
-use captain_e2e::process;
 
 /// What pairs are measured on.
 #[derive(Debug)]

@@ -4,11 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use captain_e2e::process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
-
-use captain_e2e::process;
 
 /// As many as there are processors on the machine that the promise is for.
 const THREADS: &str = "2";

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use captain_e2e::figures::{Latencies, Report};
+use captain_e2e::process;
 use captain_scale::client::Client;
 use captain_scale::engines::{Container, Engines, Happening};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::stage::Stage;
-use captain_e2e::process;
 
 /// Events a second, over all engines.
 const RATE: u32 = 10_000;

@@ -1,10 +1,10 @@
 //! A captain finds a large fleet: how long that takes, and what it holds in memory.
 
 use captain_e2e::figures::Report;
+use captain_e2e::process;
 use captain_scale::engines::Plan;
 
 use crate::stage::{self, Stage};
-use captain_e2e::process;
 
 /// The fleet of the promises.
 pub(crate) const NODES: u32 = 6_100;

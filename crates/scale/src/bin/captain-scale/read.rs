@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use captain_e2e::figures::{Latencies, Report};
+use captain_e2e::process::{self, Stolen};
 use captain_scale::client::{Answer, Client};
 use captain_scale::engines::{Engines, app_name};
 use http::Method;
@@ -19,7 +20,6 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::stage::Stage;
-use captain_e2e::process::{self, Stolen};
 
 /// The bounds: milliseconds, 99 of 100.
 const BY_ID: f64 = 2.0;

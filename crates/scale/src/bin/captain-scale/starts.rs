@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use captain_domain::InstanceId;
-use captain_e2e::figures::Report;
+use captain_e2e::figures::{Report, Series};
+use captain_e2e::process;
 use captain_scale::client::Client;
 use captain_scale::engines::{Container, Engines, Happening, IMAGE, Plan, app_name};
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::stage::{self, Stage};
-use captain_e2e::process::{self, Stolen};
 
 const ENGINES: u32 = 300;
 const STARTS: u64 = 30_000;
+const ROUNDS: u32 = 5;
 /// Of the rate that the engines allow.
 const SHARE: f64 = 0.9;
 /// Of the rate of the first thousand.
@@ -30,39 +31,59 @@ const AT_ONCE: u32 = 4;
 
 pub(crate) async fn starts(report: &mut Report) {
     report.section(&format!("starts: {STARTS} by `POST`, {ENGINES} engines, 50 ms a start, one after another on each"));
-    let engines = stage::engines(Plan { apps: 300, ..Plan::of(ENGINES, 0) }).await;
-    let allowed = f64::from(ENGINES) / engines.plan().start_takes.as_secs_f64();
-    report.note("starts a second that the engines allow by construction", format!("{allowed:.0}"));
-    let stolen = Stolen::since_now();
-    let (bare, cpu) = timed(std::process::id(), run(&engines, Route::Bare)).await;
-    report.note("  by a bare client: create, start, inspect", format!("{:.0}, {}", bare.rate(), bare.thousands()));
-    report.note("  processor time of engines and client, a start", micros(cpu));
-    report.note("  of the processors were the host's", stolen.until_now());
-    let (stage, _) = Stage::up(&engines).await;
-    let before = engines.counted();
-    let stolen = Stolen::since_now();
-    let ours = run(&engines, Route::Captain(stage.captain.address()));
-    let ((ours, cpu), others) = timed(std::process::id(), timed(stage.pid(), ours)).await;
-    let asked = engines.counted();
-    report.note("starts a second through Captain", format!("{:.0}, {}", ours.rate(), ours.thousands()));
-    report.note("  processor time of the captain, a start", micros(cpu));
-    report.note("  processor time of engines and client, a start", micros(others));
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        rounds.push(Round::measured().await);
+    }
+    let of = |figure: fn(&Round) -> f64| rounds.iter().map(figure).collect::<Series>();
+    report.note("starts a second by a bare client: create, start, inspect", of(|round| round.bare.rate()).shown(0));
+    report.note("  processor time of engines and client, µs a start", of(|round| round.bare_cpu).shown(0));
+    report.note("starts a second through Captain", of(|round| round.ours.rate()).shown(0));
+    report.note("  processor time of the captain, µs a start", of(|round| round.our_cpu).shown(0));
+    report.note("  processor time of engines and client, µs a start", of(|round| round.their_cpu).shown(0));
     // Of one machine at one time, so that it says what the captain costs and not how fast the machine is today.
-    report.note("  the captain's over theirs", format!("{:.2}", cpu / others));
-    report.note("  of the processors were the host's", stolen.until_now());
-    let started = (asked.starts - before.starts) as f64;
-    let listed = (asked.listings - before.listings) as f64 / started;
-    let inspected = (asked.inspections - before.inspections) as f64 / started;
-    report.note("  listings and inspections, a start", format!("{listed:.2} and {inspected:.2}"));
-    let ratio = ours.rate() / bare.rate();
-    report.at_least("  of the bare client's rate", ratio, SHARE, format!("{ratio:.2}"));
-    let ratio = ours.rate() / allowed;
-    report.note("  of what the engines allow by construction", format!("{ratio:.2}"));
-    let flat = ours.flatness();
-    report.at_least("  the last thousand's rate, of the first's", flat, FLAT, format!("{flat:.2}"));
-    stage.counts_all().await;
-    report.note("instances in the end, by the engines and by the captain", engines.containers());
-    stage.end().await;
+    report.note("  the captain's over theirs", of(|round| round.our_cpu / round.their_cpu).shown(2));
+    report.note("  listings a start", of(|round| round.listings).shown(2));
+    report.note("  inspections a start", of(|round| round.inspections).shown(2));
+    let ratio = of(|round| round.ours.rate() / round.bare.rate());
+    report.at_least(
+        "  of the bare client's rate",
+        ratio.median(),
+        SHARE,
+        format!("{}, {ROUNDS} rounds", ratio.shown(2)),
+    );
+    let flat = of(|round| round.ours.flatness());
+    let name = "  the last thousand's rate, of the first's";
+    report.at_least(name, flat.median(), FLAT, format!("{}, {ROUNDS} rounds", flat.shown(2)));
+}
+
+/// The same starts by both, one after the other, on engines that have nothing yet.
+struct Round {
+    bare: Run,
+    bare_cpu: f64,
+    ours: Run,
+    our_cpu: f64,
+    their_cpu: f64,
+    listings: f64,
+    inspections: f64,
+}
+
+impl Round {
+    async fn measured() -> Self {
+        let engines = stage::engines(Plan { apps: 300, ..Plan::of(ENGINES, 0) }).await;
+        let (bare, bare_cpu) = timed(std::process::id(), run(&engines, Route::Bare)).await;
+        let (stage, _) = Stage::up(&engines).await;
+        let before = engines.counted();
+        let ours = run(&engines, Route::Captain(stage.captain.address()));
+        let ((ours, our_cpu), their_cpu) = timed(std::process::id(), timed(stage.pid(), ours)).await;
+        let asked = engines.counted();
+        let started = (asked.starts - before.starts) as f64;
+        let listings = (asked.listings - before.listings) as f64 / started;
+        let inspections = (asked.inspections - before.inspections) as f64 / started;
+        stage.counts_all().await;
+        stage.end().await;
+        Self { bare, bare_cpu, ours, our_cpu, their_cpu, listings, inspections }
+    }
 }
 
 /// Does it, and tells the processor time of a process meanwhile, in µs, shared out among the starts.
@@ -71,10 +92,6 @@ async fn timed<T>(pid: u32, work: impl Future<Output = T>) -> (T, f64) {
     let done = work.await;
     let took = (process::cpu(pid) - before).as_secs_f64();
     (done, took * 1e6 / STARTS as f64)
-}
-
-fn micros(time: f64) -> String {
-    format!("{time:.0} µs")
 }
 
 #[derive(Clone, Copy)]
@@ -95,14 +112,6 @@ impl Run {
     fn of_thousands(&self) -> Vec<f64> {
         let rate = |part: &[Duration]| (part.len() - 1) as f64 / (part[part.len() - 1] - part[0]).as_secs_f64();
         self.0.chunks(1_000).map(rate).collect()
-    }
-
-    fn thousands(&self) -> String {
-        let mut rates = self.of_thousands();
-        let (first, last) = (rates[0], rates[rates.len() - 1]);
-        rates.sort_by(f64::total_cmp);
-        let (least, most) = (rates[0], rates[rates.len() - 1]);
-        format!("the first thousand {first:.0}, the last {last:.0}, between {least:.0} and {most:.0}")
     }
 
     fn flatness(&self) -> f64 {
