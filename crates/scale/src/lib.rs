@@ -9,7 +9,6 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
     reason = "a tool for tests and benchmarks: a panic is how it reports, and its output is its purpose"

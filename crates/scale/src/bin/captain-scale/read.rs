@@ -1,8 +1,8 @@
 //! Reads of a large fleet, by one client that keeps its connection, at a modest rate: it is the server that is measured, and not
 //! how it shares two processors with whoever asks it all at once.
 //!
-//! A tail of milliseconds may be the machine's. So every request has a control right behind it, on a thread that sends bytes and
-//! does nothing else: what its tail is, nobody's can fall short of by much.
+//! A tail of milliseconds may be the machine's. So half way between two requests there is a control: as many bytes of a thread that
+//! sends them and does nothing else. Nobody's tail is much shorter than that.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
