@@ -120,8 +120,7 @@ pub enum Verdict {
 pub fn judge(own: Bid, slots: Slots, total: Slots, listing: impl IntoIterator<Item = Taken>) -> Verdict {
     let (mut lasting, mut going) = (0u64, 0u64);
     let listing = listing.into_iter();
-    let carried_out = Vec::with_capacity(listing.size_hint().1.unwrap_or(0));
-    let (mut before, mut carried_out) = (Vec::<(Bid, u64)>::new(), carried_out);
+    let (mut before, mut carried_out) = (Vec::<(Bid, u64)>::new(), Vec::with_capacity(listing.size_hint().0));
     let (mut repeated, mut rival_goes) = (false, false);
     for taken in listing.filter(|taken| taken.bid != Some(own)) {
         let taken_slots = u64::from(taken.slots.0);

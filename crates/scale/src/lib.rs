@@ -16,12 +16,3 @@
 
 pub mod client;
 pub mod engines;
-
-/// Raises this process's limit of open files as far as it may, and says how far that is. A captain does so by itself.
-pub fn raise_open_files() -> u64 {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}

@@ -12,7 +12,7 @@ pub mod fleet;
 pub mod gc;
 pub mod http;
 mod node_slugs;
-mod open_files;
+pub mod open_files;
 pub mod slugs;
 pub mod telemetry;
 pub mod watch;

@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 static LIMIT: LazyLock<usize> = LazyLock::new(raise);
 
 /// The limit, raised as far as it goes by whoever asks first.
-pub(crate) fn limit() -> usize {
+pub fn limit() -> usize {
     *LIMIT
 }
 

@@ -34,6 +34,7 @@ use std::process::{Command, ExitCode};
 use captain_e2e::figures::Report;
 use captain_e2e::process;
 use captain_scale::engines::{DOCKER_PORT, Engines, Plan};
+use captain_server::open_files;
 use clap::{Parser, ValueEnum};
 
 /// What the real server bears, on simulated engines.
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
     if !arguments.host_network && !arguments.only_engines {
         return again_in_a_network_of_its_own();
     }
-    let open_files = captain_scale::raise_open_files();
+    let open_files = open_files::limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if arguments.only_engines {
         runtime.block_on(only_engines(Plan::of(arguments.nodes, arguments.instances)));

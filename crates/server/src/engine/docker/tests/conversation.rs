@@ -49,7 +49,8 @@ async fn nothing_is_asked_before_the_first_call_and_the_version_agreed_on_is_in_
     assert_eq!(targets, ["/version", "/v1.41/containers/json?all=true", "/v1.41/containers/json?all=true"]);
 }
 
-/// Each call allocates what it holds, and each start makes four. Above this size the C library's allocator takes many times as long.
+/// Each call allocates and moves what it holds, and each start makes four. The bound is where the C library's allocator, of a captain
+/// that is built without jemalloc, begins to take many times as long.
 #[tokio::test]
 async fn a_call_holds_little() {
     let engine = Fake::tcp(|_| None).await.client();
